@@ -1,0 +1,1 @@
+"""What people have on disk becomes one store."""

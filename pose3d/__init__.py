@@ -1,0 +1,1 @@
+"""Train, judge and trust a 3-D human pose regressor."""

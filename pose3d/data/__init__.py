@@ -1,0 +1,1 @@
+"""Stores, batches and augmentation."""

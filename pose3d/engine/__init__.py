@@ -1,0 +1,1 @@
+"""Configuration, checkpoints, training and prediction."""

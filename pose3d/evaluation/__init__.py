@@ -1,0 +1,1 @@
+"""Metrics, the residual density and predictions."""

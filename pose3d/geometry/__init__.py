@@ -1,0 +1,1 @@
+"""Millimetres and pixels: skeletons, cameras, crops and the (u, v, d) codec."""

@@ -1,0 +1,1 @@
+"""Backbone, flow, likelihood and regressor."""
