@@ -1,0 +1,53 @@
+# Two commands: `make demo` and `make test`. Both build their own environment in .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+DEMO_STORE ?= stores/demo
+DEMO_TRAIN ?= 8000
+DEMO_TEST ?= 600
+
+.PHONY: help install demo test test-long lint bench clean
+
+help:
+	@echo "make demo       environment, install, synthetic data, training, evaluation, report"
+	@echo "make test       environment, install, tests"
+	@echo "make test-long  the tests that take minutes as well"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      the benchmarks, JSON to benchmarks/results"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: pose3d needs Python >= 3.11; run make PYTHON=python3.11 (or newer)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python setup.py constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python setup.py constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic,dev]'
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/pose3d-prep synthetic $(DEMO_STORE) --train $(DEMO_TRAIN) --test $(DEMO_TEST) --size 236
+	$(BIN)/pose3d-prep verify $(DEMO_STORE)
+	$(BIN)/pose3d train configs/demo.yaml --store $(DEMO_STORE) --run $(DEMO) --resume
+	$(BIN)/pose3d evaluate $(DEMO)
+	$(BIN)/pose3d report $(DEMO)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "long or not long"
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs stores build *.egg-info
