@@ -97,7 +97,7 @@ def pattern_values(
     rigid = metrics.similarity_align(predicted, target, allow_scale=False)
     similarity_errors = metrics.joint_errors(aligned, target)
     rigid_errors = metrics.joint_errors(rigid, target)
-    values = {}
+    values: dict[str, np.ndarray] = {}
     for suffix, joints in (("", np.ones_like(keep)), ("_without_root", keep)):
         p, t = predicted[:, joints], target[:, joints]
         values |= {

@@ -1,0 +1,328 @@
+"""The density of the standardised residual, tabulated once, and everything that follows from it.
+
+With a normalised likelihood the label is y = μ + σ·x̄ (per axis), and x̄ has one 3-D density for all
+joints and images. It is integrated once on a tensor grid that follows the density (see `quadrature`).
+
+`l1`, `l2` have no predicted scale, and exp(−loss) of the `released` form is no density (its mass
+changes with σ). For them the table says `available=False` and why, and holds no numbers.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.interpolate import PchipInterpolator
+from torch import Tensor
+
+from pose3d.evaluation.npz import read_npz, write_npz
+from pose3d.evaluation.quadrature import (
+    NODES_PER_CELL,
+    Grid,
+    LogDensity,
+    first_edges,
+    refined_edges,
+)
+
+FORMAT = "pose3d-residual-density"
+SCHEMA_VERSION = 1
+AXIS_PAIRS = ((0, 1), (0, 2), (1, 2))
+"""Axes of the pair marginals: (u, v), (u, d), (v, d)."""
+
+
+class HasResidualDensity(Protocol):
+    """What is asked of a likelihood: whether it is one, and its residual's log density."""
+
+    @property
+    def is_likelihood(self) -> bool:
+        """True where exp(−loss) integrates to 1 over the label."""
+        ...
+
+    def residual_log_prob(self, x: Tensor) -> Tensor:
+        """Log density of standardised residuals, nats; "*batch 3" to "*batch"."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResidualDensity:
+    """A tabulated density of the standardised residual x̄ = (label − μ)/σ over axes u, v, d.
+
+    All numbers belong to the density divided by its `normaliser`, so that they are those of a
+    probability even where the normaliser is off; `normaliser` says how far off it was.
+
+    Attributes:
+        available: False where the loss has no residual density; all arrays are then empty.
+        reason: Why there is none; empty where there is one.
+        normaliser: Integral of the density as the likelihood gives it, 1 when it is normalised.
+        normaliser_error: Change of the normaliser in the last refinement of the grid.
+        mean: Expectation per axis, units of σ.
+        covariance: Covariance of the axes, units of σ².
+        geometric_median: The point with the least expected distance, units of σ.
+        mode: The node with the highest density, units of σ.
+        edges: Cell edges per axis, units of σ.
+        cumulative: Probability below each edge, per axis.
+        nodes: Quadrature nodes per axis, units of σ.
+        node_weights: Their weights, units of σ.
+        marginals: Density of each axis at its nodes, 1/σ.
+        pair_marginals: Density of the pairs (u, v), (u, d), (v, d) at their nodes, 1/σ².
+        density: The joint density at the nodes, 1/σ³.
+    """
+
+    available: bool
+    reason: str
+    normaliser: float
+    normaliser_error: float
+    mean: Float[np.ndarray, " axes"]
+    covariance: Float[np.ndarray, "axes axes"]
+    geometric_median: Float[np.ndarray, " axes"]
+    mode: Float[np.ndarray, " axes"]
+    edges: Float[np.ndarray, "axes edges"]
+    cumulative: Float[np.ndarray, "axes edges"]
+    nodes: Float[np.ndarray, "axes nodes"]
+    node_weights: Float[np.ndarray, "axes nodes"]
+    marginals: Float[np.ndarray, "axes nodes"]
+    pair_marginals: Float[np.ndarray, "pairs nodes nodes"]
+    density: Float[np.ndarray, "nodes nodes nodes"]
+
+    @classmethod
+    def from_likelihood(
+        cls, likelihood: HasResidualDensity, *, num_cells: int = 32, num_refinements: int = 4
+    ) -> "ResidualDensity":
+        """Tabulate the residual density of a likelihood, on the device it lives on.
+
+        Args:
+            likelihood: Anything with `is_likelihood` and `residual_log_prob`. Where `config.kind`
+                says l1 or l2 there is no predicted scale and so no density.
+            num_cells: Cells per axis, each with three nodes; (3·num_cells)³ evaluations.
+            num_refinements: How often the grid follows the density before the last evaluation.
+        """
+        reason = reason_without_density(likelihood)
+        if reason:
+            return cls.unavailable(reason)
+        return cls.from_log_density(
+            log_density_of(likelihood), num_cells=num_cells, num_refinements=num_refinements
+        )
+
+    @classmethod
+    def from_log_density(
+        cls, log_density: LogDensity, *, num_cells: int = 32, num_refinements: int = 4
+    ) -> "ResidualDensity":
+        """Tabulate a log density given as a function of points (n, 3) in units of σ.
+
+        Raises:
+            ValueError: If `num_cells` < 4, or the density vanishes or is not finite on the grid.
+        """
+        if num_cells < 4:
+            raise ValueError(f"num_cells must be >= 4, got {num_cells}")
+        edges = np.tile(first_edges(num_cells), (3, 1))
+        previous = np.nan
+        for _ in range(num_refinements):
+            grid = Grid.over(edges)
+            values = grid.evaluate(log_density)
+            previous = grid.integrate(values)
+            edges = np.stack([refined_edges(grid, values, axis, num_cells) for axis in range(3)])
+        grid = Grid.over(edges)
+        values = grid.evaluate(log_density)
+        normaliser = grid.integrate(values)
+        return cls.from_values(grid, values / normaliser, normaliser, abs(normaliser - previous))
+
+    @classmethod
+    def from_values(
+        cls, grid: Grid, density: np.ndarray, normaliser: float, normaliser_error: float
+    ) -> "ResidualDensity":
+        """Everything that follows from a normalised density on a grid."""
+        mass = density * grid.volumes()
+        mean, covariance = moments(grid, mass)
+        marginals = np.stack([grid.marginal(density, axis) for axis in range(3)])
+        highest = np.unravel_index(density.argmax(), density.shape)
+        return cls(
+            available=True,
+            reason="",
+            normaliser=float(normaliser),
+            normaliser_error=float(normaliser_error),
+            mean=mean,
+            covariance=covariance,
+            geometric_median=geometric_median(grid, mass, start=mean),
+            mode=np.array([grid.nodes[axis, highest[axis]] for axis in range(3)]),
+            edges=grid.edges,
+            cumulative=cumulative(marginals * grid.weights),
+            nodes=grid.nodes,
+            node_weights=grid.weights,
+            marginals=marginals,
+            pair_marginals=np.stack([grid.pair_marginal(density, *pair) for pair in AXIS_PAIRS]),
+            density=density.astype(np.float32),
+        )
+
+    @classmethod
+    def unavailable(cls, reason: str) -> "ResidualDensity":
+        """The table of a loss without a residual density; `reason` says why, for the reader."""
+        none, flat = np.zeros(0), np.zeros((0, 0))
+        return cls(
+            available=False,
+            reason=reason,
+            normaliser=float("nan"),
+            normaliser_error=float("nan"),
+            mean=none,
+            covariance=flat,
+            geometric_median=none,
+            mode=none,
+            edges=flat,
+            cumulative=flat,
+            nodes=flat,
+            node_weights=flat,
+            marginals=flat,
+            pair_marginals=np.zeros((0, 0, 0)),
+            density=np.zeros((0, 0, 0), np.float32),
+        )
+
+    def quantile(self, axis: int, probability: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Quantiles of one axis, units of σ.
+
+        Args:
+            axis: 0, 1, 2 for u, v, d.
+            probability: Between 0 and 1.
+
+        Raises:
+            ValueError: If there is no density, or a probability lies outside [0, 1].
+        """
+        if not self.available:
+            raise ValueError(f"there is no residual density: {self.reason}")
+        if probability.size and not (probability.min() >= 0 and probability.max() <= 1):
+            raise ValueError(
+                f"probability must lie in [0, 1], got {probability.min()} to {probability.max()}"
+            )
+        return monotone_inverse(self.edges[axis], self.cumulative[axis], probability)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the table to one npz without pickled objects, atomically."""
+        header: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+        header |= {"axes": ["u", "v", "d"], "unit": "σ", "pairs": AXIS_PAIRS}
+        arrays = {name: np.asarray(value) for name, value in vars(self).items()}
+        return write_npz(path, {**arrays, "metadata": np.array(json.dumps(header))})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ResidualDensity":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: If the file is no density table or of another schema version.
+            FileNotFoundError: If there is no such file.
+        """
+        arrays = read_npz(path)
+        missing = [name for name in (*cls.__dataclass_fields__, "metadata") if name not in arrays]
+        if missing:
+            raise ValueError(f"{path}: not a residual density, it lacks {', '.join(missing)}")
+        version = json.loads(str(arrays.pop("metadata"))).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{path}: residual density of schema version {version}, this release reads "
+                f"version {SCHEMA_VERSION}; run the prediction again"
+            )
+        scalars = ("available", "reason", "normaliser", "normaliser_error")
+        values = {name: arrays[name] for name in cls.__dataclass_fields__}
+        return cls(**{k: v.item() if k in scalars else v for k, v in values.items()})
+
+
+def reason_without_density(likelihood: HasResidualDensity) -> str:
+    """Why a loss has no residual density, in a sentence for the reader; empty where it has one."""
+    config = getattr(likelihood, "config", None)
+    kind, form = getattr(config, "kind", ""), getattr(config, "form", "")
+    if kind in ("l1", "l2"):
+        return f"the {kind} loss predicts no scale, so there is no standardised residual to model"
+    if not likelihood.is_likelihood:
+        named = f"the {kind or 'loss'} loss in its {form or 'present'} form"
+        return f"{named} is no likelihood: exp(−loss) is not a normalised density"
+    return ""
+
+
+def log_density_of(likelihood: HasResidualDensity) -> LogDensity:
+    """`residual_log_prob` as a function of NumPy points, on the likelihood's own device."""
+    parameters = getattr(likelihood, "parameters", list)
+    buffers = getattr(likelihood, "buffers", list)
+    held = next((t for t in (*parameters(), *buffers()) if t.is_floating_point()), None)
+    device = held.device if held is not None else torch.device("cpu")
+    dtype = held.dtype if held is not None else torch.float64
+
+    def log_density(points: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, " points"]:
+        with torch.no_grad():
+            values = likelihood.residual_log_prob(torch.from_numpy(points).to(device, dtype))
+        return values.double().cpu().numpy()
+
+    return log_density
+
+
+def moments(
+    grid: Grid, mass: Float[np.ndarray, "nodes nodes nodes"]
+) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, "3 3"]]:
+    """Mean and covariance of the residual under node masses that sum to 1."""
+    single = [mass.sum(tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+    mean = np.array([single[axis] @ grid.nodes[axis] for axis in range(3)])
+    centred = grid.nodes - mean[:, None]
+    covariance = np.diag([single[axis] @ centred[axis] ** 2 for axis in range(3)])
+    for first, second in AXIS_PAIRS:
+        (dropped,) = {0, 1, 2} - {first, second}
+        value = centred[first] @ mass.sum(dropped) @ centred[second]
+        covariance[first, second] = covariance[second, first] = value
+    return mean, covariance
+
+
+def geometric_median(
+    grid: Grid,
+    mass: Float[np.ndarray, "nodes nodes nodes"],
+    *,
+    start: Float[np.ndarray, " 3"],
+    tolerance: float = 1e-6,
+    max_steps: int = 200,
+) -> Float[np.ndarray, " 3"]:
+    """The point with the least expected distance to the residual.
+
+    Source:
+        Weiszfeld's iteration (1937), on the quadrature nodes.
+    """
+    point = start
+    for _ in range(max_steps):
+        squares = [(grid.nodes[axis] - point[axis]) ** 2 for axis in range(3)]
+        distance = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
+        pull = mass / np.maximum(distance, 1e-9)
+        total = pull.sum()
+        moved = np.array(
+            [
+                pull.sum(tuple(a for a in range(3) if a != axis)) @ grid.nodes[axis] / total
+                for axis in range(3)
+            ]
+        )
+        if np.abs(moved - point).max() < tolerance:
+            return moved
+        point = moved
+    return point
+
+
+def cumulative(node_mass: Float[np.ndarray, "3 nodes"]) -> Float[np.ndarray, "3 edges"]:
+    """Probability below each cell edge, from the mass of each node."""
+    cells = node_mass.reshape(3, -1, NODES_PER_CELL).sum(-1)
+    below = np.concatenate([np.zeros((3, 1)), cells.cumsum(1)], axis=1)
+    return below / below[:, -1:]
+
+
+def monotone_inverse(
+    edges: Float[np.ndarray, " edges"],
+    probability_below: Float[np.ndarray, " edges"],
+    probability: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """Invert a distribution function between its edges; see `cumulative`.
+
+    The monotone cubic through the edges is inverted by bisection, exact to 1e-12 of a cell.
+    """
+    keep = np.concatenate([[True], np.diff(probability_below) > 0])
+    curve = PchipInterpolator(edges[keep], probability_below[keep])
+    cell = np.clip(np.searchsorted(probability_below[keep], probability) - 1, 0, keep.sum() - 2)
+    low, high = edges[keep][cell], edges[keep][cell + 1]
+    for _ in range(45):
+        middle = (low + high) / 2
+        is_below = curve(middle) < probability
+        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+    return (low + high) / 2
