@@ -1,0 +1,131 @@
+"""Images to a distribution of joints: backbone, location head and scale head."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pose3d.geometry.skeleton import Skeleton
+from pose3d.geometry.uvd import mirror_scale, mirror_uvd
+from pose3d.model.backbone import STAGE_BLOCKS, ResNet, load_imagenet_weights
+
+BACKBONES = tuple(f"resnet{depth}" for depth in STAGE_BLOCKS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The regressor: backbone and heads."""
+
+    backbone: str = "resnet50"
+    """resnet18, resnet34, resnet50, resnet101 or resnet152."""
+    width_multiplier: float = 1.0
+    """Factor on the backbone's channel counts, for small runs."""
+    pretrained: str | None = None
+    """Local .pth or .safetensors file of ImageNet weights with torchvision's names."""
+    scale_floor: float = 1e-3
+    """Smallest σ, in units of the crop (u, v) and of the depth range (d)."""
+    normalise_feature: bool = True
+    """Location from the feature's direction alone, y = W f/|f| + b, as released; else W f + b."""
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ValueError(
+                f"model.backbone must be one of {', '.join(BACKBONES)}, got {self.backbone!r}"
+            )
+        if not self.width_multiplier > 0:
+            raise ValueError(f"model.width_multiplier must be > 0, got {self.width_multiplier}")
+        if not 0 < self.scale_floor < 1:
+            raise ValueError(
+                f"model.scale_floor must lie in (0, 1), got {self.scale_floor}; without a floor "
+                "the likelihood of a constant target is unbounded"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class PoseDistribution:
+    """Location and scale of every joint in (u, v, d); the residual's shape is the likelihood's."""
+
+    mean: Float[Tensor, "batch joints 3"]
+    """μ, uvd."""
+    scale: Float[Tensor, "batch joints 3"]
+    """σ, uvd, > 0."""
+
+    def mirrored(self, skeleton: Skeleton, *, crop_size_px: int) -> "PoseDistribution":
+        """The same people in the mirrored image: left and right swap, in μ and in σ."""
+        return PoseDistribution(
+            mirror_uvd(self.mean, skeleton, crop_size_px=crop_size_px),
+            mirror_scale(self.scale, skeleton),
+        )
+
+    def float(self) -> "PoseDistribution":
+        """Both tensors in float32."""
+        return PoseDistribution(self.mean.float(), self.scale.float())
+
+    def cpu(self) -> "PoseDistribution":
+        """Both tensors on the CPU."""
+        return PoseDistribution(self.mean.cpu(), self.scale.cpu())
+
+    def detach(self) -> "PoseDistribution":
+        """Both tensors without their gradient history."""
+        return PoseDistribution(self.mean.detach(), self.scale.detach())
+
+
+class PoseRegressor(nn.Module):
+    """Predict μ and σ of every joint from an image. Labels never enter.
+
+    Args:
+        config: Backbone and heads.
+        num_joints: Joints of the skeleton.
+        load_pretrained: Whether to read `config.pretrained`; false where a checkpoint follows.
+
+    Example:
+        >>> model = PoseRegressor(ModelConfig(backbone="resnet18", width_multiplier=0.25), 18)
+        >>> model(torch.zeros(2, 3, 64, 64)).mean.shape
+        torch.Size([2, 18, 3])
+
+    Raises:
+        FileNotFoundError: If the pretrained file is missing.
+        ValueError: If it does not fit the backbone, or the configuration makes no sense.
+
+    Source:
+        Li et al., Human Pose Regression with Residual Log-likelihood Estimation, ICCV 2021; the
+        normalised feature follows the released code. Its floor of 1e-9 on σ is configurable here.
+    """
+
+    def __init__(
+        self, config: ModelConfig, num_joints: int, *, load_pretrained: bool = True
+    ) -> None:
+        super().__init__()
+        if num_joints < 1:
+            raise ValueError(f"num_joints must be >= 1, got {num_joints}")
+        self.config = config
+        self.num_joints = num_joints
+        depth = int(config.backbone.removeprefix("resnet"))
+        self.backbone = ResNet(depth, width_multiplier=config.width_multiplier)
+        self.location_head = nn.Linear(self.backbone.num_features, num_joints * 3)
+        self.scale_head = nn.Linear(self.backbone.num_features, num_joints * 3)
+        for head in (self.location_head, self.scale_head):
+            nn.init.xavier_uniform_(head.weight, gain=0.01)
+            nn.init.zeros_(head.bias)
+        if load_pretrained and config.pretrained is not None:
+            load_imagenet_weights(self.backbone, config.pretrained)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> PoseDistribution:
+        """Predict the distribution of every joint.
+
+        Args:
+            images: Normalised RGB crops.
+
+        Returns:
+            μ and σ in uvd; float32, also under autocast.
+        """
+        feature = self.backbone(images)
+        with torch.autocast(device_type=feature.device.type, enabled=False):
+            feature = feature.to(self.location_head.weight.dtype)
+            direction = functional.normalize(feature) if self.config.normalise_feature else feature
+            mean = self.location_head(direction).unflatten(-1, (self.num_joints, 3))
+            raw = self.scale_head(feature).unflatten(-1, (self.num_joints, 3))
+            floor = self.config.scale_floor
+            return PoseDistribution(mean, floor + (1 - floor) * torch.sigmoid(raw))
