@@ -1,7 +1,7 @@
 """The density of the standardised residual, tabulated once, and everything that follows from it.
 
 With a normalised likelihood the label is y = μ + σ·x̄ (per axis), and x̄ has one 3-D density for all
-joints and images. It is integrated once on a tensor grid that follows the density (see `quadrature`).
+joints and images. It is integrated once, on a tensor grid that follows it (see `quadrature`).
 
 `l1`, `l2` have no predicted scale, and exp(−loss) of the `released` form is no density (its mass
 changes with σ). For them the table says `available=False` and why, and holds no numbers.
@@ -223,8 +223,8 @@ class ResidualDensity:
                 f"version {SCHEMA_VERSION}; run the prediction again"
             )
         scalars = ("available", "reason", "normaliser", "normaliser_error")
-        values = {name: arrays[name] for name in cls.__dataclass_fields__}
-        return cls(**{k: v.item() if k in scalars else v for k, v in values.items()})
+        values: dict[str, Any] = {name: arrays[name] for name in cls.__dataclass_fields__}
+        return cls(**values | {name: values[name].item() for name in scalars})
 
 
 def reason_without_density(likelihood: HasResidualDensity) -> str:

@@ -139,6 +139,15 @@ class Predictions:
         residual[:, self.root, 2] = np.nan
         return residual
 
+    @property
+    def sample_mpjpe_mm(self) -> Float[np.ndarray, " samples"]:
+        """Mean error of each record over its labelled joints, root's zero included; else NaN."""
+        error = self.predicted_root_relative_mm.astype(np.float64) - self.target_root_relative_mm
+        labelled = self.labelled
+        total = np.linalg.norm(error, axis=-1).sum(-1, where=labelled)
+        count = labelled.sum(-1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything to one compressed npz without pickled objects, atomically.
 
