@@ -26,7 +26,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -129,9 +129,10 @@ class StoreRecord:
 def check_jpeg(data: bytes) -> None:
     """Refuse bytes that are not one whole JPEG file.
 
-    OpenCV fills the missing part of a truncated JPEG with grey and says nothing to the caller, so
+    OpenCV may fill the missing part of a truncated JPEG with grey and tell the caller nothing, so
     the end-of-image marker is looked for after the start of the scan (an EXIF thumbnail before it
-    has an end marker of its own). Damage within the compressed data is not seen by this.
+    has an end marker of its own). Damage within the compressed data is not seen by this: decoders
+    warn about it at most.
 
     Raises:
         ValueError: If a marker is missing.
@@ -201,7 +202,7 @@ class ShardWriter:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:

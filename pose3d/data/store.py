@@ -400,6 +400,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.parent} {what} (no {MANIFEST_NAME}); {todo}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
+        if not isinstance(manifest, dict):
+            raise TypeError(f"it holds a {type(manifest).__name__}")
         parse_header(manifest, path)
         if not (isinstance(manifest["digest"], str) and manifest["shards"]):
             raise ValueError("no shards")
