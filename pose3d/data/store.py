@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import cv2
 import numpy as np
@@ -227,7 +227,7 @@ class Store:
             "_blobs": {},
         }  # maps are opened again by the process that needs them
 
-    def image_bytes(self, index: int) -> bytes:
+    def image_bytes(self, index: SupportsIndex) -> bytes:
         """The crop of one record as a JPEG file."""
         shard = int(self._shard_of[index])
         blob = self._blobs.get(shard)
@@ -240,7 +240,7 @@ class Store:
             self._blobs[shard] = blob
         return blob[self._starts[index] : self._ends[index]].tobytes()
 
-    def image(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
+    def image(self, index: SupportsIndex) -> UInt8[np.ndarray, "size size 3"]:
         """The crop of one record, RGB.
 
         Raises:
@@ -261,11 +261,11 @@ class Store:
             ) from error
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    def source_file(self, index: int) -> str:
+    def source_file(self, index: SupportsIndex) -> str:
         """The source image of one record, relative to the source's image folder."""
         return self._source_files[index].decode("utf-8")
 
-    def record_name(self, index: int) -> str:
+    def record_name(self, index: SupportsIndex) -> str:
         """A name in Human3.6M's manner, e.g. s_01_act_02_subact_01_ca_01_000041 (frame from 1)."""
         records = self.records
         action, camera = str(records.action[index]), str(records.camera_name[index])
