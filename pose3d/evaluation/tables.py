@@ -95,18 +95,18 @@ def pattern_values(
     """The metrics of records with the same joints, and their errors after alignment, mm."""
     aligned = metrics.similarity_align(predicted, target, allow_scale=True)
     rigid = metrics.similarity_align(predicted, target, allow_scale=False)
-    similarity_errors = metrics.joint_errors(aligned, target)
-    rigid_errors = metrics.joint_errors(rigid, target)
+    similarity_errors = np.asarray(metrics.joint_errors(aligned, target))
+    rigid_errors = np.asarray(metrics.joint_errors(rigid, target))
     values: dict[str, np.ndarray] = {}
     for suffix, joints in (("", np.ones_like(keep)), ("_without_root", keep)):
         p, t = predicted[:, joints], target[:, joints]
         values |= {
-            f"mpjpe_mm{suffix}": metrics.mpjpe(p, t),
+            f"mpjpe_mm{suffix}": np.asarray(metrics.mpjpe(p, t)),
             f"pa_mpjpe_mm{suffix}": similarity_errors[:, joints].mean(-1),
             f"pa_mpjpe_rigid_mm{suffix}": rigid_errors[:, joints].mean(-1),
-            f"n_mpjpe_mm{suffix}": metrics.n_mpjpe(p, t),
-            f"pck150{suffix}": 100 * metrics.pck(p, t, threshold_mm=150),
-            f"auc{suffix}": 100 * metrics.pck_auc(p, t),
+            f"n_mpjpe_mm{suffix}": np.asarray(metrics.n_mpjpe(p, t)),
+            f"pck150{suffix}": 100 * np.asarray(metrics.pck(p, t, threshold_mm=150)),
+            f"auc{suffix}": 100 * np.asarray(metrics.pck_auc(p, t)),
         }
     return values, similarity_errors
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -15,12 +15,25 @@ from pose3d.report.style import AXIS_MEANING, Theme, grid_along, new_figure
 NUM_BINS = 12
 MOST_POINTS = 6000
 """Points of a scatter plot; more are thinned evenly."""
-CURVES = {
-    "loss": ("Training loss", "loss (nats per joint)"),
-    "error": ("Validation error", "error (mm)"),
-    "sigma": ("Predicted σ, median", "σ (1, normalised)"),
-    "learning_rate": ("Learning rate", "learning rate (1)"),
+CURVES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "loss": ("Training loss", "loss (nats)", {"loss": "loss"}),
+    "error": (
+        "Validation error",
+        "error (mm)",
+        {
+            "validation_mpjpe_mm": "MPJPE",
+            "validation_pa_mpjpe_mm": "PA-MPJPE",
+            "mean_pose_mpjpe_mm": "mean pose",
+        },
+    ),
+    "parts": (
+        "Parts of the loss",
+        "part of the loss (nats)",
+        {"base": "−log Q", "log_scale": "log σ", "flow": "−log G", "log_s": "−log s"},
+    ),
+    "learning_rate": ("Learning rate", "learning rate (1)", {"learning_rate": "learning rate"}),
 }
+"""Panels of the training curves: title, label with unit, keys of the log with their names."""
 
 
 def sigma_per_joint(results: RunResults, theme: Theme) -> Figure:
@@ -55,8 +68,7 @@ def error_per_joint(results: RunResults, theme: Theme) -> Figure:
     colours = [theme.side(side) for side in results.sides]
     left.barh(rows, column(results, "mpjpe_mm"), height=0.62, color=colours, alpha=0.85)
     aligned = column(results, "pa_mpjpe_mm")
-    mark = {"color": theme.surface, "edgecolor": theme.ink, "linewidth": 1.4, "zorder": 3}
-    left.scatter(aligned, rows, s=30, label="after alignment (PA)", **mark)
+    dots(left, aligned, rows, theme, label="after alignment (PA)")
     left.set_xlabel("mean error (mm)")
     legend_above(left, "Distance")
     for number, axis in enumerate("xyz"):
@@ -64,7 +76,7 @@ def error_per_joint(results: RunResults, theme: Theme) -> Figure:
         meaning = AXIS_MEANING[axis]
         right.barh(place, values, height=0.25, color=theme.axes[number], label=meaning)
     right.set_xlabel("mean absolute error (mm)")
-    legend_above(right, "Along each camera axis")
+    legend_above(right, "By camera axis")
     name_joints(left, names)
     name_joints(right, names)
     return figure
@@ -80,12 +92,10 @@ def error_per_action(results: RunResults, theme: Theme) -> Figure:
         rows,
         [row["mpjpe_mm"] for _, row in table],
         height=0.62,
-        color=theme.right,
-        alpha=0.85,
+        color=theme.bar,
         label="MPJPE",
     )
-    mark = {"color": theme.surface, "edgecolor": theme.ink, "linewidth": 1.4, "zorder": 3}
-    axes.scatter([row["pa_mpjpe_mm"] for _, row in table], rows, s=30, label="PA-MPJPE", **mark)
+    dots(axes, [row["pa_mpjpe_mm"] for _, row in table], rows, theme, label="PA-MPJPE")
     for key, line, label in (
         ("mpjpe_mm", "-", "MPJPE, mean over records"),
         ("mpjpe_mm_action_average", ":", "MPJPE, mean over actions"),
@@ -94,9 +104,22 @@ def error_per_action(results: RunResults, theme: Theme) -> Figure:
     axes.set_yticks(rows, [f"{name}  (n = {row['samples']})" for name, row in table])
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set_xlabel("mean error (mm)")
-    legend_above(axes, "")
+    legend_above(axes, "", reverse=True)
     grid_along(axes, "x")
     return figure
+
+
+def dots(
+    axes: Axes,
+    x: Sequence[float] | Float[np.ndarray, " n"],
+    y: Int[np.ndarray, " n"],
+    theme: Theme,
+    *,
+    label: str,
+) -> None:
+    """Open dots over bars."""
+    colours = {"markerfacecolor": theme.surface, "markeredgecolor": theme.ink}
+    axes.plot(x, y, "o", markersize=5.5, markeredgewidth=1.4, label=label, **colours)  # type: ignore[arg-type]
 
 
 def error_against_sigma(results: RunResults, theme: Theme) -> Figure:
@@ -112,7 +135,7 @@ def error_against_sigma(results: RunResults, theme: Theme) -> Figure:
     colours = [theme.side(sides[name]) for name, _ in table]
     values = [np.nan if value is None else value for _, value in table]
     right.barh(rows, values, height=0.62, color=colours, alpha=0.85)
-    right.axvline(0, color=theme.muted, linewidth=1)
+    right.set_xlim(min(0.0, *np.nan_to_num(values)) * 1.1, 1)
     if rank["within_joint"] is not None:
         right.axvline(rank["within_joint"], color=theme.ink, linewidth=1.2, ls=":")
     right.set_title(f"Within each joint: mean {number_or_dash(rank['within_joint'])}")
@@ -164,22 +187,23 @@ def training_curves(results: RunResults, theme: Theme) -> Figure | None:
     panels = [(name, lines) for name in CURVES if (lines := curve_lines(results.log, name))]
     if not panels:
         return None
-    figure = new_figure(9.2, 3.1 * -(-len(panels) // 2))
-    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
-    colours = (theme.right, theme.left, *theme.axes)
+    columns = 3 if len(panels) == 3 else min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(9.2, 3.0 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, lines) in zip(grid, panels, strict=False):
-        for (label, x, y), colour in zip(lines, colours, strict=False):
+        for (label, x, y), colour in zip(lines, (theme.ink, *theme.axes), strict=False):
             few = "o" if len(x) < 30 else None
             axes.plot(x, y, color=colour, linewidth=1.8, marker=few, ms=3.5, label=label)
-        title, unit = CURVES[name]
+        title, unit, _ = CURVES[name]
         axes.set_ylabel(unit)
-        axes.set_xlabel("epoch (1)")
+        axes.set_xlabel("epoch")
         axes.grid(visible=True)
         if name == "learning_rate":
             axes.set_yscale("log")
         axes.set_title(title)
         if len(lines) > 1:
-            axes.legend(loc="best")
+            legend_above(axes, title)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     return figure
@@ -190,14 +214,8 @@ def curve_lines(
 ) -> list[tuple[str, Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
     """Label, epochs and values of the curves of one panel."""
     epochs = [entry for entry in log if entry.get("event", "epoch") == "epoch"]
-    keys = {
-        "loss": {"loss": "training"},
-        "error": {"mpjpe_mm": "MPJPE", "pa_mpjpe_mm": "PA-MPJPE"},
-        "sigma": {f"sigma_{axis}_median": AXIS_MEANING[axis] for axis in "uvd"},
-        "learning_rate": {"learning_rate": "learning rate"},
-    }[name]
     lines = []
-    for key, label in keys.items():
+    for key, label in CURVES[name][2].items():
         points = [
             (float(entry.get("epoch", number)), float(entry[key]))
             for number, entry in enumerate(epochs)
@@ -227,9 +245,10 @@ def name_joints(axes: Axes, names: Sequence[str]) -> None:
     grid_along(axes, "x")
 
 
-def legend_above(axes: Axes, title: str) -> None:
+def legend_above(axes: Axes, title: str, *, reverse: bool = False) -> None:
     """The title on the left above the panel, the legend on the right of it."""
     axes.legend(
+        reverse=reverse,
         loc="lower right",
         bbox_to_anchor=(1.0, 1.0),
         ncols=4,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pose3d.report.plots import DrawnFigure, FigureText, draw_figures
 from pose3d.report.results import RunResults, read_results
+from pose3d.report.style import with_few_colours
 
 PAGE = "report.html"
 METRIC_ROWS = (
@@ -51,7 +52,7 @@ p { margin: .5rem 0; max-width: 46rem; }
 .tile { padding: .9rem 1.1rem; }
 .tile b { display: block; font-size: 1.75rem; font-weight: 650; line-height: 1.25;
   font-variant-numeric: tabular-nums; }
-.tile b span { font-size: 1rem; font-weight: 400; color: var(--muted); }
+.tile b i { font-style: normal; font-size: 1rem; font-weight: 400; color: var(--muted); }
 .tile small { color: var(--muted); font-size: .86rem; line-height: 1.35; display: block; }
 .card { padding: 1rem 1.2rem; margin: 1rem 0; }
 figure { margin: 1rem 0; padding: 1rem 1.2rem 1.1rem; }
@@ -63,8 +64,9 @@ table { border-collapse: collapse; width: 100%; font-size: .94rem; }
 th, td { padding: .42rem .7rem .42rem 0; text-align: right; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }
 th { font-weight: 500; color: var(--muted); vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; min-width: 8.5rem; }
 tbody tr:last-child td { border-bottom: 0; }
+.card h3 { margin-bottom: .5rem; }
 tbody tr.main td { font-weight: 650; }
 td.unit { text-align: left; padding-left: 0; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3rem 1.2rem;
@@ -167,8 +169,7 @@ def tiles(metrics: dict[str, Any]) -> str:
         ("sigma_error_spearman.within_joint", "", "rank correlation of σ and error, within joints"),
     ]
     cells = [
-        f'<div class="tile"><b>{number(metrics, key)} <span>{unit}</span></b>'
-        f"<small>{label}</small></div>"
+        f'<div class="tile"><b>{number(metrics, key)} <i>{unit}</i></b><small>{label}</small></div>'
         for key, unit, label in shown
         if look_up(metrics, key) is not None
     ]
@@ -229,7 +230,7 @@ def figure_block(figure: DrawnFigure) -> str:
     """A figure with its words; the picture follows the reader's light or dark setting."""
     text: FigureText = figure.text
     light, dark = (
-        "data:image/png;base64," + base64.b64encode(png).decode()
+        "data:image/png;base64," + base64.b64encode(with_few_colours(png)).decode()
         for png in (figure.light_png, figure.dark_png)
     )
     return (
@@ -266,7 +267,7 @@ def density_facts(results: RunResults) -> str:
 
 def triple(values: Any) -> str:
     """Three numbers with a true minus sign."""
-    return ", ".join(f"{value + 0.0:.3f}".replace("-", "−") for value in values)
+    return ", ".join(f"{round(value, 3) + 0.0:.3f}".replace("-", "−") for value in values)
 
 
 def joint_table(metrics: dict[str, Any]) -> str:
@@ -328,12 +329,12 @@ def run_facts(results: RunResults) -> str:
     """Single facts about the run that stand nowhere else."""
     known = {key + suffix for key, _, _ in METRIC_ROWS for suffix, _ in AVERAGES}
     rows = [
-        (key.replace("_", " "), f"{value:g}" if isinstance(value, float) else value)
+        (key.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
         for key, value in results.metrics.items()
         if key not in known and isinstance(value, int | float | str)
     ]
     rows += [
-        (key.replace("_", " "), value)
+        (key.replace("_", " "), str(value))
         for key in ("checkpoint", "store_digest", "skeleton")
         if isinstance(value := results.predictions.metadata.get(key), int | float | str)
     ]

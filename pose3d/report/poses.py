@@ -1,5 +1,7 @@
 """Pictures of poses: skeletons on crops with their σ, 3-D views the right way up, σ on the body."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import patheffects
@@ -8,34 +10,49 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import FixedLocator, MultipleLocator
 from mpl_toolkits.mplot3d import Axes3D
 
 from pose3d.report.results import RunResults
 from pose3d.report.style import AXIS_MEANING, Theme, new_figure
 
-VIEWS = (("Seen from the camera", -78.0, 12.0), ("Seen from the side", -12.0, 12.0))
-"""Title, azimuth and elevation (degrees); the camera looks along +y of the plot."""
+DASHES = (0, (4, 2))
+"""Lines of labels: on for 4, off for 2 line widths."""
 OUTLINE = "#101214"
 ON_PHOTOGRAPH = {"left": "#ff8c3a", "right": "#4db4ff", "centre": "#f4f2ee"}
 """Colours of joints on a crop, whatever the theme."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """Where a 3-D pose is looked at from; the camera itself looks along +y of the plot."""
+
+    title: str
+    azimuth_deg: float
+    foreshortened: str
+    """The plot axis that points at the reader and gets no numbers but 0."""
+    elevation_deg: float = 10.0
+
+
+VIEWS = (
+    View(title="Seen from the camera", azimuth_deg=-78.0, foreshortened="y"),
+    View(title="Seen from the camera's right", azimuth_deg=-12.0, foreshortened="x"),
+)
 
 
 def case(results: RunResults, theme: Theme, *, example: int) -> Figure:
     """One record: the crop with both skeletons and σ, and two 3-D views beside it."""
     assert results.examples is not None
     row = int(results.examples.rows[example])
-    figure = new_figure(10.4, 3.9)
-    crop, front, side = (
-        figure.add_subplot(1, 3, 1),
-        figure.add_subplot(1, 3, 2, projection="3d"),
-        figure.add_subplot(1, 3, 3, projection="3d"),
-    )
+    figure = new_figure(10.4, 4.3, is_arranged=False)
+    crop = figure.add_axes((0.062, 0.19, 3.2 / 10.4, 3.2 / 4.3))
     draw_crop(crop, results, results.examples.images[example], row=row)
-    for axes, (title, azimuth, elevation) in zip((front, side), VIEWS, strict=True):
-        draw_pose(axes, results, theme, row=row, azimuth_deg=azimuth, elevation_deg=elevation)
-        axes.set_title(title, loc="left", fontsize=10)
-    figure.legend(handles=case_legend(theme), loc="outside lower center", ncols=6, handlelength=1.6)
+    figure.text(0.062, 0.957, "Input crop", fontsize=11, weight="bold", va="baseline")
+    for left, view in zip((0.35, 0.665), VIEWS, strict=True):
+        axes = figure.add_axes((left, 0.06, 0.37, 0.92), projection="3d", facecolor="none")
+        draw_pose(axes, results, theme, row=row, view=view)
+        figure.text(left + 0.05, 0.957, view.title, fontsize=11, weight="bold", va="baseline")
+    figure.legend(handles=case_legend(theme), loc="lower center", ncols=5, handlelength=1.6)
     return figure
 
 
@@ -45,13 +62,10 @@ def case_legend(theme: Theme) -> list[Line2D]:
         Line2D([], [], color=theme.side(side), linewidth=2.4, label=f"predicted, {side}")
         for side in ("left", "right", "centre")
     ]
-    truth = {"color": theme.truth, "linewidth": 1.2, "linestyle": (0, (4, 2))}
-    round_mark = {"marker": "o", "linestyle": "", "markersize": 10, "color": theme.muted}
-    return [
-        *lines,
-        Line2D([], [], label="label", **truth),
-        Line2D([], [], label="1σ, 2σ", fillstyle="none", **round_mark),
-    ]
+    truth = Line2D([], [], color=theme.truth, linewidth=1.2, linestyle=DASHES, label="label")
+    ring = Line2D([], [], linestyle="", marker="o", markersize=10, fillstyle="none", label="1σ, 2σ")
+    ring.set_color(theme.muted)
+    return [*lines, truth, ring]
 
 
 def draw_crop(
@@ -67,7 +81,7 @@ def draw_crop(
     labelled = predictions.labelled[row]
     for parent, child in results.bones:
         if labelled[parent] and labelled[child]:
-            bone(axes, target[[parent, child]], "white", width=1.1, linestyle=(0, (4, 2)))
+            bone(axes, target[[parent, child]], "white", width=1.1, linestyle=DASHES)
     for parent, child in results.bones:
         bone(axes, predicted[[parent, child]], bone_colour(results, parent, child), width=1.9)
     for joint, side in enumerate(results.sides):
@@ -133,8 +147,7 @@ def draw_pose(
     theme: Theme,
     *,
     row: int,
-    azimuth_deg: float,
-    elevation_deg: float,
+    view: View,
 ) -> None:
     """Prediction and label, root-relative, plotted as (x, z, −y) with equal axes."""
     predictions = results.predictions
@@ -144,13 +157,13 @@ def draw_pose(
     for parent, child in results.bones:
         if labelled[parent] and labelled[child]:
             ends = target[[parent, child]].T
-            axes.plot(*ends, color=theme.truth, linewidth=1.2, linestyle=(0, (4, 2)))
+            axes.plot(*ends, color=theme.truth, linewidth=1.2, linestyle=DASHES)
         side = results.sides[child] if results.sides[child] != "centre" else results.sides[parent]
         axes.plot(*predicted[[parent, child]].T, color=theme.side(side), linewidth=2.4)
     equal_axes(axes, np.concatenate([predicted, target[labelled]]))
     axes.set_proj_type("ortho")
-    axes.view_init(elev=elevation_deg, azim=azimuth_deg)
-    soften(axes, theme)
+    axes.view_init(elev=view.elevation_deg, azim=view.azimuth_deg)
+    soften(axes, theme, foreshortened=view.foreshortened)
 
 
 def upright(joints_camera_mm: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
@@ -166,24 +179,20 @@ def equal_axes(axes: Axes3D, points: Float[np.ndarray, "points 3"]) -> None:
     axes.set_xlim(middle[0] - half, middle[0] + half)
     axes.set_ylim(middle[1] - half, middle[1] + half)
     axes.set_zlim(middle[2] - half, middle[2] + half)
-    axes.set_box_aspect((1, 1, 1), zoom=1.05)
+    axes.set_box_aspect((1, 1, 1), zoom=1.04)
 
 
-def soften(axes: Axes3D, theme: Theme) -> None:
+def soften(axes: Axes3D, theme: Theme, *, foreshortened: str) -> None:
     """Quiet panes and few ticks, with names and units."""
-    for axis, label in (
-        (axes.xaxis, "x (mm)"),
-        (axes.yaxis, "z (mm)"),
-        (axes.zaxis, "−y, up (mm)"),
-    ):
+    axes.set(xlabel="x (mm)", ylabel="z (mm)", zlabel="up, −y (mm)")
+    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
         axis.set_pane_color((0, 0, 0, 0))
         axis.line.set_color(theme.grid)
-        axis._axinfo["grid"]["color"] = theme.grid
-        axis._axinfo["grid"]["linewidth"] = 0.6
-        axis.set_major_locator(MultipleLocator(500))
-        axis.set_tick_params(labelsize=7, pad=-1)
-        axis.set_label_text(label, fontsize=8)
-        axis.labelpad = -4
+        axis.set_major_locator(FixedLocator([0]) if name == foreshortened else MultipleLocator(500))
+        axis.set_tick_params(labelsize=7.5, pad=-2)
+        axis.label.set_size(8.5)
+        axis.labelpad = -5 if name == "z" else -7
+    axes.tick_params(length=0)
 
 
 def sigma_on_skeleton(results: RunResults, theme: Theme) -> Figure:
@@ -201,7 +210,8 @@ def sigma_on_skeleton(results: RunResults, theme: Theme) -> Figure:
     )
     sigma[2, results.predictions.root] = np.nan
     scale = Normalize(0, float(np.nanmax(sigma)))
-    figure = new_figure(9.2, 4.6)
+    reach = max(300.0, float(np.abs(pose[:, 0]).max()))
+    figure = new_figure(9.2, 5.4)
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, values, axis in zip(panels, sigma, "xyz", strict=True):
         for parent, child in results.bones:
@@ -219,7 +229,8 @@ def sigma_on_skeleton(results: RunResults, theme: Theme) -> Figure:
         )
         axes.set_title(f"σ along {AXIS_MEANING[axis]}")
         axes.set_aspect("equal")
-        axes.margins(0.14, 0.07)
+        axes.set_xlim(-1.3 * reach, 1.3 * reach)
+        axes.margins(y=0.07)
         axes.set_xlabel("sideways (mm)")
     panels[0].set_ylabel("up (mm)")
     figure.colorbar(

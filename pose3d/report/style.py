@@ -1,19 +1,22 @@
 """The look of the figures: two themes, one palette, axes that keep quiet, PNG without a display.
 
 Colours are told apart by people with any colour vision, and mean the same everywhere: left joints
-orange, right joints blue, the trunk grey; axes x/u teal, y/v ochre, z/d plum.
+orange, right joints blue, the trunk grey; axes x/u teal, y/v ochre, z/d plum; all else slate.
 """
 
 import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 DOTS_PER_INCH = 144
 AXIS_MEANING = {
@@ -39,6 +42,7 @@ class Theme:
     right: str
     centre: str
     truth: str
+    bar: str
     axes: tuple[str, str, str]
     ramp: tuple[str, ...]
 
@@ -62,6 +66,7 @@ LIGHT = Theme(
     right="#0072b2",
     centre="#55595f",
     truth="#22262b",
+    bar="#71839a",
     axes=("#2a9d8f", "#e0a526", "#8f3b76"),
     ramp=("#eef3f2", "#a9d3cd", "#5aa9a6", "#2f7a8a", "#254e6e", "#1d2b4f"),
 )
@@ -75,6 +80,7 @@ DARK = Theme(
     right="#56b4e9",
     centre="#c3c7cd",
     truth="#f4f2ee",
+    bar="#8396ad",
     axes=("#4fc3b3", "#f0c05a", "#d285bb"),
     ramp=("#24303a", "#27505e", "#2f7a80", "#56a99b", "#a4d4b4", "#eef3d6"),
 )
@@ -84,7 +90,7 @@ THEMES = (LIGHT, DARK)
 @contextlib.contextmanager
 def drawing(theme: Theme) -> Iterator[None]:
     """Draw in a theme: settings hold inside the block only."""
-    settings = {
+    settings: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 10,
         "axes.titlesize": 11,
@@ -118,9 +124,16 @@ def drawing(theme: Theme) -> Iterator[None]:
         yield
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure with a canvas of its own, so that nothing global is touched."""
-    figure = Figure(figsize=(width_in, height_in), dpi=DOTS_PER_INCH, layout="constrained")
+def new_figure(width_in: float, height_in: float, *, is_arranged: bool = True) -> Figure:
+    """An empty figure with a canvas of its own, so that nothing global is touched.
+
+    Args:
+        width_in: Width, inches.
+        height_in: Height, inches.
+        is_arranged: True lets matplotlib make room for labels; False leaves places as given.
+    """
+    layout = ConstrainedLayoutEngine() if is_arranged else None
+    figure = Figure(figsize=(width_in, height_in), dpi=DOTS_PER_INCH, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -129,6 +142,14 @@ def png_bytes(figure: Figure) -> bytes:
     """The figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def with_few_colours(png: bytes) -> bytes:
+    """The same picture from a palette of 256 colours: a third of the size, hard to tell apart."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(256).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
