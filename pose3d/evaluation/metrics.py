@@ -99,7 +99,7 @@ def n_mpjpe(predicted_mm: Array, target_mm: Array) -> Array:
     return restore(_distances(predicted * scale, target).mean(-1))
 
 
-def pck(predicted_mm: Array, target_mm: Array, *, threshold_mm: float = 150) -> Array:
+def pck(predicted_mm: Array, target_mm: Array, *, threshold_mm: float | int = 150) -> Array:
     """Share of each pose's joints closer to the truth than a threshold, (n,), from 0 to 1.
 
     Raises:
@@ -218,7 +218,10 @@ def _open_pair(
 def _checked(poses_mm: Array, *, name: str) -> Tensor:
     if poses_mm.ndim != 3 or poses_mm.shape[-1] != 3 or poses_mm.shape[-2] == 0:
         raise ValueError(f"{name} must be (n, joints, 3), got shape {tuple(poses_mm.shape)}")
-    poses = torch.as_tensor(poses_mm).double()
+    if isinstance(poses_mm, np.ndarray):
+        poses = torch.from_numpy(np.array(poses_mm, dtype=np.float64))
+    else:
+        poses = poses_mm.double()
     finite = torch.isfinite(poses).flatten(1).all(-1)
     if not bool(finite.all()):
         first = int(torch.nonzero(~finite)[0])

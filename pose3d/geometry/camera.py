@@ -7,7 +7,8 @@ Human3.6M distorts a ray (x, y) at z = 1 as follows, with r² = x² + y²::
     xy' = xy · (1 + k1 r² + k2 r⁴ + k3 r⁶ + p1 y + p2 x) + (p2, p1) · r²
 
 OpenCV has twice the cross term, 2 (p1 y + p2 x): with Human3.6M's parameters the two differ by up
-to 0.7 px, so ``cv2.projectPoints`` must not be used on this data set.
+to 0.7 px within 500 px of the principal point and 1.5 px in the corners, so ``cv2.projectPoints``
+must not be used on this data set.
 
 Rotations are written out as sums of columns: reduced-precision matrix units (TF32, bf16 autocast)
 would cost millimetres.
@@ -286,7 +287,7 @@ def _check_intrinsics_and_rotation(focal_px: Tensor, rotation: Tensor) -> None:
 
 
 def rotation_from_angles(
-    rx: float | Tensor, ry: float | Tensor, rz: float | Tensor
+    rx: float | int | Tensor, ry: float | int | Tensor, rz: float | int | Tensor
 ) -> Float[Tensor, "*batch 3 3"]:
     """Human3.6M's rotation, camera from world, from its three angles in radians.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 def square_box(
-    box_xywh_px: Float[Tensor, "*batch 4"], *, enlarge: float = 1.25
+    box_xywh_px: Float[Tensor, "*batch 4"], *, enlarge: float | int = 1.25
 ) -> Float[Tensor, "*batch 3"]:
     """Grow a box to a square about its centre.
 
@@ -48,7 +48,7 @@ def square_box(
 
 
 def box_from_joints(
-    joints_image_px: Float[Tensor, "*batch joints 2"], *, enlarge: float
+    joints_image_px: Float[Tensor, "*batch joints 2"], *, enlarge: float | int
 ) -> Float[Tensor, "*batch 4"]:
     """The tight box around joints, grown about its centre.
 

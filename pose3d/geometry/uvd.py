@@ -44,7 +44,7 @@ def encode_uvd(
     *,
     crop_size_px: int,
     root: int = 0,
-    depth_range_mm: float = DEPTH_RANGE_MM,
+    depth_range_mm: float | int = DEPTH_RANGE_MM,
 ) -> Float[Tensor, "*batch joints 3"]:
     """Turn joints in the camera frame into network units.
 
@@ -85,7 +85,7 @@ def decode_uvd(
     *,
     crop_size_px: int,
     root_depth_mm: Float[Tensor, "*batch"],
-    depth_range_mm: float = DEPTH_RANGE_MM,
+    depth_range_mm: float | int = DEPTH_RANGE_MM,
 ) -> Float[Tensor, "*batch joints 3"]:
     """Turn network units back into joints in the camera frame.
 
@@ -120,7 +120,7 @@ def decode_scale(
     *,
     crop_size_px: int,
     root_depth_mm: Float[Tensor, "*batch"],
-    depth_range_mm: float = DEPTH_RANGE_MM,
+    depth_range_mm: float | int = DEPTH_RANGE_MM,
 ) -> Float[Tensor, "*batch joints 3"]:
     """Carry the scale of a prediction into millimetres along the camera's axes.
 
@@ -191,7 +191,7 @@ def mirror_scale(
     return scale[..., skeleton.mirror_permutation, :]
 
 
-def _check_units(crop_size_px: int, depth_range_mm: float) -> None:
+def _check_units(crop_size_px: int, depth_range_mm: float | int) -> None:
     if crop_size_px <= 0:
         raise ValueError(f"crop_size_px must be > 0, got {crop_size_px}")
     if not depth_range_mm > 0:
@@ -204,7 +204,7 @@ def _rays_and_depth(
     crop_from_image: Tensor,
     crop_size_px: int,
     root_depth_mm: Tensor,
-    depth_range_mm: float,
+    depth_range_mm: float | int,
 ) -> tuple[Tensor, Tensor]:
     """Rays [batch joints 2] and depths [batch joints 1] in millimetres, float64."""
     _check_units(crop_size_px, depth_range_mm)
