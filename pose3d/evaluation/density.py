@@ -11,13 +11,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
-from torch import Tensor
 
 from pose3d.evaluation.npz import read_npz, write_npz
 from pose3d.evaluation.quadrature import (
@@ -27,24 +26,12 @@ from pose3d.evaluation.quadrature import (
     first_edges,
     refined_edges,
 )
+from pose3d.model.likelihood import Likelihood
 
 FORMAT = "pose3d-residual-density"
 SCHEMA_VERSION = 1
 AXIS_PAIRS = ((0, 1), (0, 2), (1, 2))
 """Axes of the pair marginals: (u, v), (u, d), (v, d)."""
-
-
-class HasResidualDensity(Protocol):
-    """What is asked of a likelihood: whether it is one, and its residual's log density."""
-
-    @property
-    def is_likelihood(self) -> bool:
-        """True where exp(−loss) integrates to 1 over the label."""
-        ...
-
-    def residual_log_prob(self, x: Tensor) -> Tensor:
-        """Log density of standardised residuals, nats; "*batch 3" to "*batch"."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,13 +77,12 @@ class ResidualDensity:
 
     @classmethod
     def from_likelihood(
-        cls, likelihood: HasResidualDensity, *, num_cells: int = 32, num_refinements: int = 4
+        cls, likelihood: Likelihood, *, num_cells: int = 32, num_refinements: int = 4
     ) -> "ResidualDensity":
         """Tabulate the residual density of a likelihood, on the device it lives on.
 
         Args:
-            likelihood: Anything with `is_likelihood` and `residual_log_prob`. Where `config.kind`
-                says l1 or l2 there is no predicted scale and so no density.
+            likelihood: A trained likelihood, in evaluation mode.
             num_cells: Cells per axis, each with three nodes; (3·num_cells)³ evaluations.
             num_refinements: How often the grid follows the density before the last evaluation.
         """
@@ -227,29 +213,26 @@ class ResidualDensity:
         return cls(**values | {name: values[name].item() for name in scalars})
 
 
-def reason_without_density(likelihood: HasResidualDensity) -> str:
+def reason_without_density(likelihood: Likelihood) -> str:
     """Why a loss has no residual density, in a sentence for the reader; empty where it has one."""
-    config = getattr(likelihood, "config", None)
-    kind, form = getattr(config, "kind", ""), getattr(config, "form", "")
+    kind, form = likelihood.config.kind, likelihood.config.form
     if kind in ("l1", "l2"):
         return f"the {kind} loss predicts no scale, so there is no standardised residual to model"
     if not likelihood.is_likelihood:
-        named = f"the {kind or 'loss'} loss in its {form or 'present'} form"
-        return f"{named} is no likelihood: exp(−loss) is not a normalised density"
+        return (
+            f"the {kind} loss in its {form} form is no likelihood: exp(−loss) is not a normalised "
+            "density"
+        )
     return ""
 
 
-def log_density_of(likelihood: HasResidualDensity) -> LogDensity:
+def log_density_of(likelihood: Likelihood) -> LogDensity:
     """`residual_log_prob` as a function of NumPy points, on the likelihood's own device."""
-    parameters = getattr(likelihood, "parameters", list)
-    buffers = getattr(likelihood, "buffers", list)
-    held = next((t for t in (*parameters(), *buffers()) if t.is_floating_point()), None)
-    device = held.device if held is not None else torch.device("cpu")
-    dtype = held.dtype if held is not None else torch.float64
+    held = next((p for p in likelihood.parameters()), likelihood.depth_nodes)
 
     def log_density(points: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, " points"]:
         with torch.no_grad():
-            values = likelihood.residual_log_prob(torch.from_numpy(points).to(device, dtype))
+            values = likelihood.residual_log_prob(torch.from_numpy(points).to(held))
         return values.double().cpu().numpy()
 
     return log_density
