@@ -112,6 +112,7 @@ def _label_problems(store: Store, rows: Int64[np.ndarray, " n"]) -> list[str]:
     expected_px = boxes[:, 2] * header.margin
     bones = np.array(store.skeleton.bones)
     long = (geometry.bone_mm > MAX_BONE_MM) & np.all(geometry.weighted[:, bones], axis=-1)
+    long &= np.isfinite(geometry.round_trip_mm)[:, None]
     problems = []
     for i, row in enumerate(rows):
         name = store.record_name(row)
