@@ -193,7 +193,7 @@ def test_a_dot_at_each_joint_is_found_at_the_transformed_joint(stored, size):
     image_px = FOCAL * joints_mm[..., :2].astype(float) / joints_mm[..., 2:] + CENTRE
     matrix = raw.store_from_image[0].numpy()
     dots_px = image_px[np.arange(batch), joint] @ matrix[:2, :2].T + matrix[:2, 2]
-    sigma = 2.5 * stored / size
+    sigma = 2.5 / 1.84 * stored / size  # 2.5 px in a crop of scale 1
     rows, columns = np.mgrid[:stored, :stored]
     for image, (x, y) in zip(raw.images.numpy(), dots_px, strict=True):
         dot = 250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
@@ -207,10 +207,10 @@ def test_a_dot_at_each_joint_is_found_at_the_transformed_joint(stored, size):
     rows, columns = np.mgrid[:size, :size]
     mass = shown.sum((1, 2))
     found_px = np.stack([(shown * axis).sum((1, 2)) / mass for axis in (columns, rows)], -1)
-    reach_px = 4.5 * 2.5 / parameters.scale.numpy()[:, None]  # so far a dot is not black
+    reach_px = 4 * 2.5 / parameters.scale.numpy()[:, None]  # so far a dot is not black
     whole = ((label_px > reach_px) & (label_px < size - 1 - reach_px)).all(-1)
-    whole &= ((dots_px > 4.5 * sigma) & (dots_px < stored - 1 - 4.5 * sigma)).all(-1)
-    assert whole.sum() > batch // 3
+    whole &= ((dots_px > 4 * sigma) & (dots_px < stored - 1 - 4 * sigma)).all(-1)
+    assert whole.sum() > batch // 2
     assert (parameters.mirror.numpy() & whole).any()
     assert np.abs(found_px - label_px)[whole].max() < 0.02
 
