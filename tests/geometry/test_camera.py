@@ -206,6 +206,16 @@ def test_points_that_no_ray_reaches_stay_finite(radial, dtype):
     assert torch.isfinite(image_px.grad).all()
 
 
+def test_a_search_that_starts_on_the_fold_stays_finite():
+    """At r = 1 this lens turns back: its Jacobian is exactly singular there."""
+    camera = Camera.from_parameters(
+        focal_px=[1000, 1000], principal_point_px=[0, 0], radial=[-0.75, 0.25, 0]
+    )
+    fold = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert torch.linalg.det(camera.image_from_ray_jacobian(fold)).item() == 0
+    assert torch.isfinite(camera.image_to_rays(fold * 1000)).all()
+
+
 def test_gradients_of_back_projection_match_finite_differences():
     camera = human36m_intrinsics("55011271")
     image_px = picture_grid(count=3).requires_grad_()

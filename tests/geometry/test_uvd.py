@@ -66,6 +66,25 @@ def test_decoding_undoes_encoding(dtype, tolerance_mm):
     assert (back - joints).abs().max() < tolerance_mm
 
 
+def test_float32_costs_no_more_than_rounding_the_answer():
+    """At 5 m, float32 pixels on the way would cost a hundred times as much."""
+    joints, camera, crop = random_scene(400, seed=8, dtype=torch.float32)
+    wide_joints, wide_crop = joints.double(), crop.double()
+    uvd = encode_uvd(joints, camera, crop, crop_size_px=SIZE_PX)
+    exact = encode_uvd(wide_joints, camera, wide_crop, crop_size_px=SIZE_PX)
+    torch.testing.assert_close(uvd.double(), exact, rtol=1e-7, atol=0)
+    root_depth_mm = joints[:, 0, 2]
+    back = decode_uvd(uvd, camera, crop, crop_size_px=SIZE_PX, root_depth_mm=root_depth_mm)
+    exact = decode_uvd(
+        uvd.double(),
+        camera,
+        wide_crop,
+        crop_size_px=SIZE_PX,
+        root_depth_mm=root_depth_mm.double(),
+    )
+    torch.testing.assert_close(back.double(), exact, rtol=1e-7, atol=0)
+
+
 def test_another_root_range_and_size_are_undone_too():
     joints, camera, crop = random_scene(8, seed=1)
     units = {"crop_size_px": 192, "depth_range_mm": 1500.0}
