@@ -1,5 +1,7 @@
 """The MPJPE family against SciPy, brute force and hand-made poses."""
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
+from pose3d.evaluation import metrics
 from pose3d.evaluation.metrics import (
     axis_errors,
     joint_errors,
@@ -235,3 +238,9 @@ def test_wrong_roots_shapes_and_thresholds_are_refused():
         root_relative(poses[..., :2])
     with pytest.raises(ValueError, match="threshold_mm must be >= 0 mm"):
         pck(poses, poses, threshold_mm=-1)
+
+
+def test_examples_hold():
+    result = doctest.testmod(metrics)
+    assert result.attempted > 0
+    assert result.failed == 0
