@@ -1,0 +1,164 @@
+"""What the loop tells the journal: greeting, curves, skipped steps, epochs, figures."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from pose3d.data.augment import TrainingBatch
+from pose3d.engine.infer import crop_images, crop_pixels, evaluation_bones
+from pose3d.engine.journal import Journal, prediction_figure
+from pose3d.engine.session import Session
+from pose3d.evaluation.predictions import Predictions
+from pose3d.geometry.skeleton import skeleton_by_name
+from pose3d.model.regressor import PoseDistribution
+
+NUM_FIGURE_CROPS = 8
+
+
+def greet(session: Session, journal: Journal, *, resume: bool, found: bool) -> None:
+    """Say what is about to be trained, and from where."""
+    progress = session.progress
+    if resume and not found:
+        journal.say("no checkpoint yet, starting afresh")
+    if found:
+        journal.say(f"resuming after step {progress.step} of {session.num_steps}")
+    journal.say(
+        f"{len(session.training)} training and {len(session.validation)} validation records, "
+        f"{session.steps_per_epoch} steps per epoch on {session.device}"
+    )
+
+
+def note_step(
+    session: Session,
+    journal: Journal,
+    *,
+    batch: TrainingBatch,
+    pose: PoseDistribution,
+    values: dict[str, float],
+    speed: float,
+) -> None:
+    """Count the step, log it, and stop the training after too many bad ones in a row."""
+    progress, config = session.progress, session.config.train
+    is_good = math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
+    if is_good:
+        progress.skipped_in_a_row = 0
+        for name, value in {**values, "steps": 1.0}.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+    else:
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        report_skipped(session, journal, batch=batch, values=values)
+    journal.advance(
+        step=progress.step,
+        epoch=progress.epoch + 1,
+        images_per_second=speed,
+        loss=values["loss"],
+    )
+    if is_good and progress.step % config.log_every_steps == 0:
+        counter = session.network.likelihood.num_bounded
+        progress.bounded = int(counter)
+        scalars = {
+            **{f"loss/{n}": v for n, v in values.items() if n not in _TRAIN_SCALARS},
+            **{f"train/{name}": values[name] for name in _TRAIN_SCALARS},
+            "train/images_per_second": speed,
+            "train/skipped_steps": progress.skipped,
+            "train/bounded_residuals": progress.bounded,
+            **_scale_statistics(pose, batch),
+        }
+        journal.scalars(scalars, step=progress.step)
+
+
+_TRAIN_SCALARS = ("gradient_norm", "learning_rate")
+
+
+def report_skipped(
+    session: Session, journal: Journal, *, batch: TrainingBatch, values: dict[str, float]
+) -> None:
+    """Log which records were in a skipped step; raise after too many."""
+    progress, limit = session.progress, session.config.train.max_skipped_in_a_row
+    names = [session.store.record_name(int(index)) for index in batch.index]
+    journal.record(
+        "skipped_step",
+        {
+            "step": progress.step,
+            "epoch": progress.epoch + 1,
+            "loss": values["loss"],
+            "gradient_norm": values["gradient_norm"],
+            "records": names,
+        },
+    )
+    if progress.skipped_in_a_row >= limit:
+        raise ValueError(
+            f"loss or gradient was not finite in {limit} steps in a row up to step "
+            f"{progress.step}; the last one held {', '.join(names[:3])} …; see "
+            f"{session.run / 'log.jsonl'}, check these labels and lower train.learning_rate"
+        )
+
+
+def _scale_statistics(pose: PoseDistribution, batch: TrainingBatch) -> dict[str, float]:
+    """Smallest, median and largest σ of the labelled joints, per axis."""
+    scale, weight = pose.scale.detach().float().cpu(), batch.weight.cpu()
+    statistics = {}
+    for axis, name in enumerate("uvd"):
+        values = scale[..., axis][weight[..., axis] > 0]
+        if len(values):
+            statistics[f"sigma_{name}/min"] = float(values.min())
+            statistics[f"sigma_{name}/median"] = float(values.median())
+            statistics[f"sigma_{name}/max"] = float(values.max())
+    return statistics
+
+
+def report_epoch(session: Session, journal: Journal, metrics: Mapping[str, Any]) -> None:
+    """One line for the log, one for the terminal, points for the curves."""
+    progress = session.progress
+    sums, speed = dict(progress.sums), progress.sums.get("images_per_second", 0.0)
+    steps = sums.pop("steps", 0.0)
+    means = {n: s / steps for n, s in sums.items() if steps and n != "images_per_second"}
+    judged = {
+        "mpjpe_mm": metrics["mpjpe_mm"],
+        "pa_mpjpe_mm": metrics["pa_mpjpe_mm"],
+        "mean_pose_mpjpe_mm": progress.mean_pose_mpjpe_mm,
+        **{f"sigma_{axis}_median": metrics[f"sigma_{axis}_median"] for axis in "uvd"},
+    }
+    journal.record(
+        "epoch",
+        {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            **means,
+            **judged,
+            "best_mpjpe_mm": progress.best_mpjpe_mm,
+            "best_epoch": progress.best_epoch,
+            "skipped_steps": progress.skipped,
+            "bounded_residuals": progress.bounded,
+            "images_per_second": speed,
+        },
+    )
+    points = {f"validation/{name}": v for name, v in judged.items()}
+    journal.scalars(points, step=progress.step)
+    best = " (best)" if progress.best_epoch == progress.epoch else ""
+    journal.say(
+        f"epoch {progress.epoch}/{session.config.train.epochs}: loss "
+        f"{means.get('loss', math.nan):.3f}, MPJPE {metrics['mpjpe_mm']:.1f} mm{best}, PA-MPJPE "
+        f"{metrics['pa_mpjpe_mm']:.1f} mm, mean pose {progress.mean_pose_mpjpe_mm:.1f} mm, "
+        f"{speed:.0f} images/s"
+    )
+
+
+def draw_predictions(session: Session, journal: Journal, predictions: Predictions) -> None:
+    """A TensorBoard figure of predictions on some validation crops, the same every epoch."""
+    config = session.config
+    count = min(NUM_FIGURE_CROPS, len(predictions))
+    rows = np.linspace(0, len(predictions) - 1, count).round().astype(np.int64)
+    size = config.data.input_size_px
+    figure = prediction_figure(
+        crop_images(session.validation, predictions.store_index[rows], config.data),
+        crop_pixels(torch.from_numpy(predictions.mean_uvd[rows]), crop_size_px=size).numpy(),
+        crop_pixels(torch.from_numpy(predictions.target_uvd[rows]), crop_size_px=size).numpy(),
+        bones=evaluation_bones(skeleton_by_name(config.data.skeleton)),
+        titles=[str(name) for name in predictions.name[rows]],
+    )
+    journal.figure(figure, name="predictions", step=session.progress.step)

@@ -1,0 +1,246 @@
+"""Judge a finished or running training: predict a split, and write everything that reports need.
+
+RUN/results holds afterwards: predictions.npz, metrics.json, density.npz (the learnt density of the
+standardised residual) and examples.npz (crops of the worst, typical, best and of random records).
+"""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pose3d.data.dataset import PoseDataset, make_dataset
+from pose3d.data.store import open_store
+from pose3d.engine.checkpoint import checkpoint_config, load_checkpoint, load_state
+from pose3d.engine.config import RunConfig, load_config
+from pose3d.engine.infer import choose_device, crop_images, infer, with_constant_pose
+from pose3d.engine.session import Network
+from pose3d.evaluation.density import ResidualDensity
+from pose3d.evaluation.npz import write_npz
+from pose3d.evaluation.predictions import Predictions, evaluate_predictions
+from pose3d.geometry.skeleton import skeleton_by_name
+
+CheckpointName = Literal["best", "last"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedRun:
+    """A run's network as it is judged, in evaluation mode, with what it was trained on."""
+
+    path: Path
+    """Of the checkpoint."""
+    config: RunConfig
+    network: Network
+    store: str
+    """Path of the store it was trained on."""
+    mean_pose_mm: Float[Tensor, "joints 3"]
+    epoch: int
+    step: int
+    commit: str
+    """Of the code that trained it."""
+
+
+def load_run(
+    run: str | Path,
+    *,
+    checkpoint: CheckpointName = "best",
+    device: torch.device | str = "cpu",
+) -> TrainedRun:
+    """Load the network of a run: the moving average of the weights where there is one.
+
+    Args:
+        run: Folder of the run.
+        checkpoint: best (lowest validation MPJPE) or last.
+        device: Where the network goes.
+
+    Raises:
+        FileNotFoundError: If the run or the checkpoint is not there.
+        ValueError: If the checkpoint is damaged or of another model than RUN/config.yaml.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise FileNotFoundError(f"no run at {run}")
+    path = run / "checkpoints" / f"{checkpoint}.pt"
+    contents = load_checkpoint(path)
+    settings = run / "config.yaml"
+    config = (
+        load_config(settings) if settings.is_file() else checkpoint_config(contents, source=path)
+    )
+    network = Network(config, load_pretrained=False)
+    load_state(network, contents["average"] or contents["network"], source=path)
+    network.requires_grad_(False).eval()
+    if config.train.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TrainedRun(
+        path=path,
+        config=config,
+        network=network.to(device),
+        store=contents["store"],
+        mean_pose_mm=contents["mean_pose_mm"],
+        epoch=contents["progress"]["epoch"],
+        step=contents["progress"]["step"],
+        commit=contents["commit"],
+    )
+
+
+def predict(
+    run: str | Path,
+    *,
+    store: str | Path | None = None,
+    split: str | None = None,
+    checkpoint: CheckpointName = "best",
+    flip_test: bool | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+) -> Predictions:
+    """Predict a split with a trained run and write the results.
+
+    Args:
+        run: Folder of the run.
+        store: Folder of the store; None takes the one the run was trained on.
+        split: "train" or "test"; None takes data.test_split of the run.
+        checkpoint: best or last.
+        flip_test: Average with the mirror image's prediction; None takes evaluate.flip_test.
+        batch_size: Images per forward pass; None takes evaluate.batch_size.
+        device: auto, cpu, cuda, …
+        out: Folder for the results; None is RUN/results.
+
+    Returns:
+        The predictions, as written to predictions.npz.
+
+    Raises:
+        ValueError: If run, checkpoint or store cannot be used.
+        FileNotFoundError: If one of them is not there.
+    """
+    chosen = choose_device(device)
+    trained = load_run(run, checkpoint=checkpoint, device=chosen)
+    config = trained.config
+    dataset = _dataset(trained, store=store, split=split)
+    use_flip = config.evaluate.flip_test if flip_test is None else flip_test
+    started = time.perf_counter()
+    predictions = infer(
+        trained.network.regressor,
+        dataset,
+        config,
+        flip_test=use_flip,
+        batch_size=batch_size or config.evaluate.batch_size,
+        device=chosen,
+        metadata={
+            "checkpoint": f"{checkpoint} (epoch {trained.epoch}, step {trained.step})",
+            "split": split or config.data.test_split,
+            "commit": trained.commit,
+        },
+    )
+    speed = len(predictions) / (time.perf_counter() - started)
+    folder = Path(run) / "results" if out is None else Path(out)
+    _write_results(folder, predictions, trained, dataset=dataset, images_per_second=speed)
+    return predictions
+
+
+def results_are_current(run: str | Path, *, checkpoint: CheckpointName = "best") -> bool:
+    """Whether RUN/results were made after the checkpoint was written."""
+    results, weights = Path(run) / "results", Path(run) / "checkpoints" / f"{checkpoint}.pt"
+    files = [results / "predictions.npz", results / "metrics.json"]
+    if not weights.is_file() or not all(file.is_file() for file in files):
+        return False
+    return all(file.stat().st_mtime >= weights.stat().st_mtime for file in files)
+
+
+def read_metrics(run: str | Path) -> dict[str, Any]:
+    """RUN/results/metrics.json.
+
+    Raises:
+        FileNotFoundError: If nothing was predicted yet.
+        ValueError: If the file is not JSON.
+    """
+    path = Path(run) / "results" / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; run `pose3d evaluate {run}` first")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); predict again") from error
+
+
+def _dataset(trained: TrainedRun, *, store: str | Path | None, split: str | None) -> PoseDataset:
+    """The records to predict: a split of the given store or of the one trained on."""
+    data = trained.config.data
+    if store is None and not Path(trained.store).exists():
+        raise FileNotFoundError(
+            f"the store the run was trained on, {trained.store}, is not there; name one by --store"
+        )
+    if split is None or split == data.test_split:
+        role: Literal["train", "test"] = "test"
+    elif split == data.train_split:
+        role = "train"
+    else:
+        role, data = "test", dataclasses.replace(data, test_split=split)
+    return make_dataset(open_store(trained.store if store is None else store), data, role=role)
+
+
+def _write_results(
+    folder: Path,
+    predictions: Predictions,
+    trained: TrainedRun,
+    *,
+    dataset: PoseDataset,
+    images_per_second: float,
+) -> None:
+    config = trained.config
+    skeleton = skeleton_by_name(config.data.skeleton)
+    constant = with_constant_pose(predictions, trained.mean_pose_mm, skeleton=skeleton)
+    baseline = evaluate_predictions(constant)
+    metrics = {
+        **evaluate_predictions(predictions),
+        **{
+            f"baseline_mean_pose_{name}": baseline[name]
+            for name in ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm")
+        },
+        "images_per_second": images_per_second,
+        "checkpoint": predictions.metadata["checkpoint"],
+        "split": predictions.metadata["split"],
+    }
+    density = ResidualDensity.from_likelihood(
+        trained.network.likelihood, num_cells=config.evaluate.density_cells
+    )
+    rows, kind = choose_examples(predictions, count=config.evaluate.num_examples)
+    images = crop_images(dataset, predictions.store_index[rows], config.data)
+    density.save(folder / "density.npz")
+    write_npz(folder / "examples.npz", {"images": images, "rows": rows, "kind": kind})
+    predictions.save(folder / "predictions.npz")
+    _write_json(folder / "metrics.json", metrics)
+
+
+def choose_examples(predictions: Predictions, *, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the worst, typical, best and of random judged records by MPJPE, and their kinds."""
+    difference = predictions.predicted_root_relative_mm - predictions.target_root_relative_mm
+    labelled = predictions.labelled
+    error = (np.linalg.norm(difference, axis=-1) * labelled).sum(-1)
+    judged = np.flatnonzero(labelled.any(-1))
+    order = judged[np.argsort(error[judged] / labelled[judged].sum(-1), kind="stable")]
+    count = min(count, len(order))
+    middle = (len(order) - count) // 2
+    rows = {
+        "worst": order[::-1][:count],
+        "typical": order[middle : middle + count],
+        "best": order[:count],
+        "random": np.random.default_rng(0).permutation(order)[:count],
+    }
+    kinds = np.repeat(list(rows), count)
+    return np.concatenate(list(rows.values())), kinds
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

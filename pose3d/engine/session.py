@@ -1,0 +1,228 @@
+"""What the training loop works on: built from settings and a store, saved, and put back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pose3d.data.dataset import PoseDataset, make_dataset
+from pose3d.data.store import Store
+from pose3d.engine.checkpoint import (
+    checkpoint_config,
+    code_provenance,
+    config_json,
+    load_checkpoint,
+    load_state,
+    random_state,
+    restore_random_state,
+)
+from pose3d.engine.config import RunConfig, config_differences
+from pose3d.engine.infer import choose_device, mean_pose
+from pose3d.engine.optimise import StepGuard, WeightAverage, build_optimiser
+from pose3d.geometry.skeleton import skeleton_by_name
+from pose3d.model.flow import ResidualFlow
+from pose3d.model.likelihood import Likelihood
+from pose3d.model.regressor import PoseRegressor
+
+FREE_SETTINGS = (
+    *("train.log_every_steps", "train.checkpoint_every_steps", "train.figure_every_epochs"),
+    *("data.num_threads", "data.prefetch", "data.cache_gib", "evaluate.num_examples"),
+    "evaluate.density_cells",
+)
+"""Settings that may change when a run is resumed, since they do not change what it learns."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run has come; all that changes besides tensors."""
+
+    epoch: int = 0
+    """Whole epochs done."""
+    batch: int = 0
+    """Batches of the next epoch done."""
+    step: int = 0
+    """Batches done in all."""
+    skipped: int = 0
+    """Steps skipped because loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    bounded: int = 0
+    """Joints whose residual was bounded before it entered the flow."""
+    best_mpjpe_mm: float = math.inf
+    best_epoch: int = 0
+    last_mpjpe_mm: float = math.nan
+    mean_pose_mpjpe_mm: float = math.nan
+    sums: dict[str, float] = field(default_factory=dict)
+    """Over the good steps of the running epoch: steps, loss and its parts, gradient norm."""
+
+
+class Network(nn.Module):
+    """Regressor and likelihood under one roof: what is fitted, averaged and saved.
+
+    Args:
+        config: Of the run; weights are drawn from torch's global generator.
+        planar_joints: See Likelihood.
+        load_pretrained: See PoseRegressor.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        planar_joints: tuple[int, ...] | None = None,
+        load_pretrained: bool = True,
+    ) -> None:
+        super().__init__()
+        num_joints = skeleton_by_name(config.data.skeleton).num_joints
+        self.regressor = PoseRegressor(config.model, num_joints, load_pretrained=load_pretrained)
+        flow = ResidualFlow(config.flow)
+        self.likelihood = Likelihood(config.likelihood, flow, planar_joints=planar_joints)
+
+
+@dataclass(kw_only=True)
+class Session:
+    """What the loop works on."""
+
+    config: RunConfig
+    run: Path
+    store: Store
+    device: torch.device
+    training: PoseDataset
+    validation: PoseDataset
+    network: Network
+    average: WeightAverage[Network] | None
+    optimiser: torch.optim.Optimizer
+    guard: StepGuard
+    mean_pose_mm: Float[Tensor, "joints 3"]
+    steps_per_epoch: int
+    progress: Progress
+
+    @property
+    def judged_network(self) -> Network:
+        """The network that is validated and used later: the average where there is one."""
+        return self.network if self.average is None else self.average.network
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.config.train.epochs * self.steps_per_epoch
+
+
+def build_session(
+    config: RunConfig, store: Store, *, run: Path, load_pretrained: bool = True
+) -> Session:
+    """Everything a training needs, at its beginning; seeds the global generators.
+
+    Args:
+        config: All settings.
+        store: The open store.
+        run: Folder of the run.
+        load_pretrained: False where a checkpoint follows, which holds the weights.
+    """
+    if config.train.num_threads:
+        torch.set_num_threads(config.train.num_threads)
+    torch.manual_seed(config.train.seed)
+    device = choose_device(config.train.device)
+    skeleton = skeleton_by_name(config.data.skeleton)
+    training = make_dataset(store, config.data, role="train")
+    validation = _thin(make_dataset(store, config.data, role="test"), config)
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    network = Network(
+        config,
+        planar_joints=_planar_joints(training, skeleton.root),
+        load_pretrained=load_pretrained,
+    )
+    network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    decay = config.train.ema_decay
+    steps = max(1, len(training) // config.train.batch_size)
+    return Session(
+        config=config,
+        run=run,
+        store=store,
+        device=device,
+        training=training,
+        validation=validation,
+        network=network,
+        average=WeightAverage(network, decay=decay) if decay else None,
+        optimiser=build_optimiser(network, config.train, device=device),
+        guard=StepGuard(network),
+        mean_pose_mm=mean_pose(store, training.indices, skeleton=skeleton),
+        steps_per_epoch=min(steps, config.train.limit_train_batches or steps),
+        progress=Progress(),
+    )
+
+
+def enter_run(run: Path, config: RunConfig, store: Store, *, resume: bool) -> dict[str, Any] | None:
+    """Make the run's folder or enter an old one; the checkpoint to go on from, if any."""
+    last = run / "checkpoints" / "last.pt"
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"{run} is a file; name a folder for the run")
+    if run.is_dir() and any(run.iterdir()) and not resume:
+        raise ValueError(
+            f"{run} is not empty; add --resume to go on with the run there, or name another folder"
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    if not last.exists():
+        return None
+    contents = load_checkpoint(last)
+    changed = config_differences(
+        checkpoint_config(contents, source=last), config, ignore=FREE_SETTINGS
+    )
+    if changed:
+        words = ", ".join(f"{name} was {old} and is now {new}" for name, old, new in changed)
+        raise ValueError(f"cannot resume {run}: {words}; keep the settings or start a new run")
+    if contents["digest"] != store.digest:
+        raise ValueError(
+            f"cannot resume {run}: it was trained on store {contents['store']} with digest "
+            f"{contents['digest'][:12]}…, {store.path} has {store.digest[:12]}…"
+        )
+    return contents
+
+
+def checkpoint_contents(session: Session) -> dict[str, Any]:
+    """All that a checkpoint holds, see the checkpoint module."""
+    counter = session.network.likelihood.num_bounded
+    session.progress.bounded = int(counter)
+    return {
+        "network": session.network.state_dict(),
+        "average": None if session.average is None else session.average.network.state_dict(),
+        "optimiser": session.optimiser.state_dict(),
+        "random": random_state(),
+        "progress": asdict(session.progress),
+        "config": config_json(session.config),
+        "store": str(Path(session.store.path).resolve()),
+        "digest": session.store.digest,
+        "skeleton": session.config.data.skeleton,
+        "mean_pose_mm": session.mean_pose_mm,
+        **code_provenance(),
+    }
+
+
+def restore_session(session: Session, contents: Mapping[str, Any]) -> None:
+    """Put a session where the checkpoint left off."""
+    source = session.run / "checkpoints" / "last.pt"
+    load_state(session.network, contents["network"], source=source)
+    if session.average is not None:
+        load_state(session.average.network, contents["average"], source=source)
+    session.optimiser.load_state_dict(contents["optimiser"])
+    session.progress = Progress(**contents["progress"])
+    session.network.likelihood.num_bounded.fill_(session.progress.bounded)
+    restore_random_state(contents["random"])
+
+
+def _thin(dataset: PoseDataset, config: RunConfig) -> PoseDataset:
+    every = config.evaluate.validation_every
+    if every == 1:
+        return dataset
+    return PoseDataset(dataset.store, dataset.indices[::every], skeleton=dataset.skeleton)
+
+
+def _planar_joints(dataset: PoseDataset, root: int) -> tuple[int, ...] | None:
+    """The root alone where all other labels have a depth; None where the likelihood must look."""
+    weight = dataset.store.records.weight[dataset.indices]
+    lacks_depth = (weight[..., :2] > 0).all(-1) & ~(weight[..., 2] > 0)
+    return None if lacks_depth.any() else (root,)
