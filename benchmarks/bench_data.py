@@ -66,10 +66,8 @@ def main() -> None:
 
 def measure(path, options) -> dict:
     """All rows for one store."""
-    dataset_of = open_store(path)
-    dataset = PoseDataset(
-        dataset_of, np.arange(len(dataset_of), dtype=np.int64), skeleton=dataset_of.skeleton
-    )
+    store = open_store(path)
+    dataset = PoseDataset(store, np.arange(len(store)), skeleton=store.skeleton)
     device = torch.device(options.device)
     batch_size = min(options.batch_size, len(dataset))
     host = dataset.raw_batch(np.arange(batch_size))
@@ -120,10 +118,10 @@ def measure(path, options) -> dict:
             device,
         )
     return {
-        "stored_size_px": dataset_of.header.crop_size_px,
+        "stored_size_px": store.header.crop_size_px,
         "batch_size": batch_size,
         "jpeg_bytes_mean": float(
-            np.mean([len(dataset_of.image_bytes(i)) for i in range(min(len(dataset_of), 200))])
+            np.mean([len(store.image_bytes(i)) for i in range(min(len(store), 200))])
         ),
         "images_per_second": rates,
         "milliseconds_per_batch": {
@@ -239,6 +237,14 @@ def write_random_store(path: Path, *, size_px: int, count: int) -> Path:
     return path
 
 
+def processor_name() -> str:
+    """The CPU's own name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} x {len(names)}" if names else platform.processor() or platform.machine()
+
+
 def describe(options) -> dict:
     """Where, when, from which commit and how the numbers were made."""
     commit = subprocess.run(
@@ -250,7 +256,7 @@ def describe(options) -> dict:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip(),
         "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if is_cuda else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name() if is_cuda else processor_name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "opencv": cv2.__version__,

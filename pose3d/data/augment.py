@@ -291,6 +291,10 @@ def make_batch(
 ) -> TrainingBatch:
     """Warp, colour and normalise the images and encode the labels to match.
 
+    The warp is bilinear without a filter before it: from a store whose crops have `margin` times
+    the input size it shrinks by at most 1 + scale_limit, where aliasing is slight. What lies
+    outside the stored crop is black.
+
     Args:
         raw: Records as stored; the images' device does the work.
         parameters: From `draw_parameters` or `identity_parameters`.

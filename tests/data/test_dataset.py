@@ -194,13 +194,15 @@ def test_a_bad_image_is_named_with_store_record_and_source(damaged_store, num_th
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_bad_images_are_left_out_and_counted(damaged_store, num_threads):
-    dataset = make_all(damaged_store)
+def test_bad_images_are_left_out_and_counted(store, damaged_store, num_threads):
+    dataset, store_dataset = make_all(damaged_store), make_all(store)
     loader = make_loader(dataset, num_threads=num_threads, bad_records="skip")
     for _ in range(2):  # counts start again with each iteration
         batches = order_of(loader)
         expected = [i for i in epoch_order(COUNT, seed=1, epoch=2) if i not in (4, 11)]
         assert list(chain.from_iterable(batches)) == expected
+        for raw in loader:  # the images left still stand beside their own labels
+            assert_same(raw, store_dataset.raw_batch(raw.index.numpy()))
         assert loader.num_skipped == 2
         assert sorted(loader.skipped_names) == [damaged_store.record_name(i) for i in (4, 11)]
 
@@ -232,7 +234,9 @@ def test_a_cache_changes_nothing(store, kept):
     for _ in range(2):
         for actual, raw in zip(make_loader(dataset, num_threads=3), expected, strict=True):
             assert_same(actual, raw)
-    copy = pickle.loads(pickle.dumps(dataset))
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < len(pickle.dumps(make_all(store))) + 1000  # without the cache
+    copy = pickle.loads(pickled)
     assert_same(copy.raw_batch(np.arange(3)), dataset.raw_batch(np.arange(3)))
 
 
