@@ -220,7 +220,7 @@ def _parse(image: Any, annotation: Any, *, split: str) -> Label | Rejection:
     """Read one pair."""
     name = str(image.get("file_name", "?")) if isinstance(image, Mapping) else "?"
     try:
-        return _parse_pair(image, annotation, split=split)
+        return parse_pair(image, annotation, split=split)
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"is not of this layout ({type(error).__name__}: {error})"
     except ValueError as error:
@@ -228,7 +228,7 @@ def _parse(image: Any, annotation: Any, *, split: str) -> Label | Rejection:
     return Rejection(name=name, reason=reason, split=split)
 
 
-def _parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
+def parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
     """Read and check one pair; raises what `_parse` makes a rejection of."""
     camera = image["cam_param"]
     if "id" in image and annotation.get("image_id", image["id"]) != image["id"]:
