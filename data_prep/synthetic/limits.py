@@ -1,0 +1,182 @@
+"""What a body cannot do: joint limits, and limbs inside one another."""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+from data_prep.synthetic.body import Body, PosedSkeleton
+from data_prep.synthetic.rotations import segment_distances, twist_angle
+
+ELBOW_LIMIT_RAD = math.radians(148.0)
+KNEE_LIMIT_RAD = math.radians(152.0)
+
+TURN_LIMITS_DEG = {
+    "spine": 45.0,
+    "chest": 45.0,
+    "neck": 60.0,
+    "head": 60.0,
+    "l_clavicle": 35.0,
+    "r_clavicle": 35.0,
+    "l_hand": 75.0,
+    "r_hand": 75.0,
+    "l_foot": 75.0,
+    "r_foot": 75.0,
+}
+"""Largest whole turn of a bone against its parent."""
+HIP_FLEXION_DEG = (-35.0, 130.0)
+HIP_OUTWARD_DEG = (-35.0, 65.0)
+HIP_TWIST_DEG = 75.0
+SHOULDER_TWIST_DEG = 115.0
+SHOULDER_BACK_DEG = 65.0
+"""How far behind the trunk's side plane an upper arm may point."""
+SHOULDER_ACROSS_DEG = 55.0
+"""How far across the trunk's middle an upper arm may point."""
+
+
+def turn_angle(rotation: Float[np.ndarray, "3 3"]) -> float:
+    """Angle of a rotation, radians."""
+    return math.acos(min(1.0, max(-1.0, (float(np.trace(rotation)) - 1.0) / 2.0)))
+
+
+def hip_angles(rotation: Float[np.ndarray, "3 3"], *, outward: float) -> tuple[float, float, float]:
+    """Flexion, outward swing and twist of a thigh against the pelvis, radians.
+
+    Args:
+        rotation: The thigh's local rotation.
+        outward: +1 on the left, -1 on the right.
+    """
+    x, y, z = -rotation[:, 2]
+    return math.atan2(-y, -z), math.asin(min(1.0, max(-1.0, outward * x))), twist_angle(rotation)
+
+
+def limit_excess(local: Mapping[str, Float[np.ndarray, "3 3"]]) -> float:
+    """By how much a pose exceeds its joint limits, radians in sum; 0 where it keeps them all."""
+    excess = 0.0
+    for name, limit in TURN_LIMITS_DEG.items():
+        if name in local:
+            excess += max(0.0, turn_angle(local[name]) - math.radians(limit))
+    for side, outward in (("l", 1.0), ("r", -1.0)):
+        if f"{side}_thigh" in local:
+            flexion, out, twist = hip_angles(local[f"{side}_thigh"], outward=outward)
+            if abs(out) < math.radians(60.0):  # flexion means nothing for a thigh straight out
+                excess += _outside(flexion, HIP_FLEXION_DEG)
+            excess += _outside(out, HIP_OUTWARD_DEG)
+            excess += max(0.0, abs(twist) - math.radians(HIP_TWIST_DEG))
+        if f"{side}_upperarm" in local:
+            excess += _shoulder_excess(local[f"{side}_upperarm"], outward)
+        for bone, sign, limit_rad in (
+            (f"{side}_forearm", -1.0, ELBOW_LIMIT_RAD),
+            (f"{side}_shank", 1.0, KNEE_LIMIT_RAD),
+        ):
+            if bone in local:
+                bend = sign * math.atan2(local[bone][2, 1], local[bone][1, 1])
+                excess += max(0.0, bend - limit_rad - 1e-9) + max(0.0, -bend - 1e-9)
+    return excess
+
+
+def _outside(angle_rad: float, limits_deg: tuple[float, float]) -> float:
+    """Distance of an angle from an interval."""
+    low, high = (math.radians(limit) for limit in limits_deg)
+    return max(0.0, low - angle_rad, angle_rad - high)
+
+
+def _shoulder_excess(rotation: Float[np.ndarray, "3 3"], outward: float) -> float:
+    x, y, z = -rotation[:, 2]
+    back = math.asin(min(1.0, max(-1.0, y)))
+    across = math.asin(min(1.0, max(-1.0, -outward * x)))
+    excess = max(0.0, back - math.radians(SHOULDER_BACK_DEG))
+    excess += max(0.0, across - math.radians(SHOULDER_ACROSS_DEG))
+    if z < 0.9:  # the twist is not defined for an arm straight up
+        excess += max(0.0, abs(twist_angle(rotation)) - math.radians(SHOULDER_TWIST_DEG))
+    return excess
+
+
+# A limb is a capsule: where it starts and ends (a blend of two points), and its radius relative
+# to the body's leg length of 850 mm.
+_CAPSULES: dict[str, tuple[tuple[str, str, float], tuple[str, str, float], float]] = {
+    "trunk": (("pelvis", "chest", 0.0), ("chest", "neck", 0.75), 100.0),
+    "l_trunk": (("pelvis", "l_thigh", 0.55), ("neck", "l_upperarm", 0.45), 88.0),
+    "r_trunk": (("pelvis", "r_thigh", 0.55), ("neck", "r_upperarm", 0.45), 88.0),
+    "skull": (("head", "head_top", 0.1), ("head", "head_top", 0.7), 84.0),
+}
+for _side in ("l", "r"):
+    _CAPSULES |= {
+        f"{_side}_forearm": (
+            (f"{_side}_forearm", f"{_side}_hand", 0.3),
+            (f"{_side}_forearm", f"{_side}_hand", 1.0),
+            32.0,
+        ),
+        f"{_side}_hand": (
+            (f"{_side}_hand", f"{_side}_knuckle", 0.2),
+            (f"{_side}_hand", f"{_side}_knuckle", 1.6),
+            24.0,
+        ),
+        f"{_side}_upperarm": (
+            (f"{_side}_upperarm", f"{_side}_forearm", 0.55),
+            (f"{_side}_upperarm", f"{_side}_forearm", 1.0),
+            36.0,
+        ),
+        f"{_side}_thigh": (
+            (f"{_side}_thigh", f"{_side}_shank", 0.25),
+            (f"{_side}_thigh", f"{_side}_shank", 1.0),
+            62.0,
+        ),
+        f"{_side}_shank": (
+            (f"{_side}_shank", f"{_side}_foot", 0.1),
+            (f"{_side}_shank", f"{_side}_foot", 1.0),
+            44.0,
+        ),
+        f"{_side}_foot": (
+            (f"{_side}_foot", f"{_side}_toe", 0.0),
+            (f"{_side}_foot", f"{_side}_toe", 1.0),
+            34.0,
+        ),
+    }
+
+_TRUNK = ("trunk", "l_trunk", "r_trunk")
+_PAIRS: list[tuple[str, str]] = [("l_shank", "r_shank"), ("l_foot", "r_foot")]
+_PAIRS += [("l_thigh", "r_thigh"), ("l_forearm", "r_forearm"), ("l_hand", "r_hand")]
+_PAIRS += [("l_forearm", "r_hand"), ("l_hand", "r_forearm")]
+_PAIRS += [("l_hand", "r_upperarm"), ("r_hand", "l_upperarm")]
+for _side, _other in (("l", "r"), ("r", "l")):
+    _PAIRS += [(f"{_side}_{limb}", trunk) for limb in ("forearm", "hand") for trunk in _TRUNK]
+    _PAIRS += [(f"{_side}_upperarm", "trunk"), (f"{_side}_shank", f"{_other}_foot")]
+    _PAIRS += [(f"{_side}_thigh", f"{_other}_shank"), (f"{_side}_thigh", f"{_other}_foot")]
+    _PAIRS += [(f"{_side}_{limb}", "skull") for limb in ("forearm", "hand")]
+    _PAIRS += [
+        (f"{_side}_{limb}", f"{leg}_{part}")
+        for limb in ("forearm", "hand")
+        for leg in ("l", "r")
+        for part in ("thigh", "shank")
+    ]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Point names; blends of points at capsule starts and ends; radii; pairs of capsules."""
+    names = sorted({point for a, b, _ in _CAPSULES.values() for point in (a[0], a[1], b[0], b[1])})
+    blend = np.zeros((2, len(_CAPSULES), len(names)))
+    for row, (start, end, _) in enumerate(_CAPSULES.values()):
+        for which, (a, b, fraction) in enumerate((start, end)):
+            blend[which, row, names.index(a)] += 1.0 - fraction
+            blend[which, row, names.index(b)] += fraction
+    order = list(_CAPSULES)
+    pairs = np.array([(order.index(a), order.index(b)) for a, b in _PAIRS])
+    return names, blend, np.array([radius for *_, radius in _CAPSULES.values()]), pairs
+
+
+def intersection_mm(body: Body, skeleton: PosedSkeleton) -> float:
+    """How deep the deepest limb is inside another part of the body, millimetres; 0 if none is.
+
+    Forearms, hands, legs, trunk and skull are capsules of the body's size.
+    """
+    names, blend, radii, pairs = _tables()
+    points = np.stack([body.point_mm(skeleton, name) for name in names])
+    starts, ends = blend[0] @ points, blend[1] @ points
+    size = (body.length_mm("l_shank") + body.length_mm("l_foot")) / 850.0
+    first, second = pairs[:, 0], pairs[:, 1]
+    gaps = segment_distances(starts[first], ends[first], starts[second], ends[second])
+    return max(0.0, float((size * (radii[first] + radii[second]) - gaps).max()))
