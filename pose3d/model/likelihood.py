@@ -13,17 +13,31 @@ product, 1/s = ∫ Q(x)·G(c(x)) dx; beyond the bound the label's density falls 
 
 The normaliser. 1/s = E_{z~N}[Q(f(z))] is blind where the flow is wide, and heavy-tailed residuals
 make it so: G must then outweigh Q's tails, and nearly all its mass lies where Q has none.
-1/s = E_{x~Q}[G(x)] is blind where the flow is sharp, and to what P holds beyond Q's bulk; a blind
-estimate of log s is one that training exploits. Half of the points are therefore drawn from the
-flow and half from W, Student's t with two degrees of freedom on each axis, which covers Q and its
-tails alike, and both are weighed by the balance heuristic (Veach & Guibas 1995),
+1/s = E_{x~Q}[G(x)] is blind where the flow is sharp, and to what P holds beyond Q's bulk. Training
+exploits a blind estimate: it moves mass to where nothing is counted, and runs away. Half of the
+points are therefore drawn from the flow and half from W, a density that follows the residuals seen
+in training (so that no scale of σ escapes it): Student's t with two degrees of freedom, on each
+axis for one half of W and trivariate for the other, about their running mean and mean absolute
+deviation. Both are weighed by the balance heuristic (Veach & Guibas 1995),
 
-    1/s = E_{x~W}[w_W·Q·G(c(x))/W] + E_{x~G}[w_G·Q],   w_W = W/(W+G),   w_G = G/(W+G),
+    1/s = E_{x~W}[Q·G / (W+G)] + E_{x~G}[Q·G / (W+G)],
 
-with w_W = 1 and w_G = 0 beyond the bound. Both integrands are Q·G/(W+G) <= min(Q, 2.9·G), bounded
-whatever the flow does. The points are Sobol's, shifted at random modulo 1 in training (one draw of
-six numbers from torch's global generator), fixed and more numerous in evaluation. The gradient is
-pathwise.
+where, beyond the bound, W's points count Q·G(c(x)) / W and the flow's count 0. The points are
+Sobol's, shifted at random modulo 1 in training (one draw of eight numbers from torch's global
+generator), fixed and more numerous in evaluation. The gradient is pathwise.
+
+Error of log s in nats, rms over 16 shifts against quadrature, after 400 steps of the exact form
+(Q Laplace) on residuals of σ = 1; one-sided estimates are off by 1 to 20 nats on most rows:
+
+    residuals                                    log s   1024 points   4096 points
+    Student's t of 2 d.o.f., skewed               36.3        0.023         0.007
+    uniform in ±3                                 17.5        0.028         0.009
+    normal, deviation 0.1                          2.3        0.003         0.001
+    normal, deviation 6                           40.2        0.023         0.009
+    normal at (2, −2, 3), deviation 0.3           10.7        0.010         0.006
+    normal, deviations 4, 0.3, 0.1                 8.5        0.034         0.017
+    eight clusters at ±2.5, deviation 0.15        25.4        0.35          0.18
+    a bent sheet 0.1 thick                         8.6        0.39          0.09
 """
 
 import math
@@ -44,8 +58,12 @@ from pose3d.model.flow import (
 KINDS = ("l1", "l2", "laplace", "gaussian", "rle")
 BASES = ("laplace", "gaussian")
 FORMS = ("paper", "released")
-BOUND_OF_PAPER = 10.0
-"""Standard residual bound of the exact form; Q leaves 5e-5 of its mass beyond it on an axis."""
+PACE_OF_PROPOSALS = 0.1
+"""Share of the newest batch in the running location and spread of the residuals."""
+LOG_CONSTANT_OF_BALL = math.lgamma(2.5) - 1.5 * math.log(2 * math.pi)
+"""Log density at 0 of the trivariate Student's t with two degrees of freedom."""
+BOUND_OF_BASE = {"laplace": 10.0, "gaussian": 5.0}
+"""Standard residual bound of the exact form; Q leaves under 5e-5 of its mass beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,10 +77,10 @@ class LikelihoodConfig:
     form: str = "paper"
     """rle only: paper is the normalised density, released what the published weights minimised."""
     residual_bound: float | None = None
-    """Largest standardised residual that enters the flow, per axis; null: 10 in the form paper,
-    none in the form released, which is then exactly the published loss."""
+    """Largest standardised residual that enters the flow, per axis; null: none in the form
+    released, which is then exactly the published loss, else 10 for Q Laplace, 5 for Q Gaussian."""
     num_normaliser_samples: int = 1024
-    """Points for log s in training; half from Q, half from the flow."""
+    """Points for log s in training; half from the flow, half from where residuals were seen."""
     num_evaluation_samples: int = 8192
     """Points for log s in evaluation mode."""
     num_depth_nodes: int = 32
@@ -78,8 +96,10 @@ class LikelihoodConfig:
         if self.residual_bound is not None and not self.residual_bound > 0:
             raise ValueError(f"likelihood.residual_bound must be > 0, got {self.residual_bound}")
         for name in ("num_normaliser_samples", "num_evaluation_samples", "num_depth_nodes"):
-            if getattr(self, name) < 2 or getattr(self, name) % 2:
-                raise ValueError(f"likelihood.{name} must be even, >= 2, got {getattr(self, name)}")
+            if getattr(self, name) < 4 or getattr(self, name) % 4:
+                raise ValueError(
+                    f"likelihood.{name} must be a positive multiple of 4, got {getattr(self, name)}"
+                )
 
 
 class Likelihood(nn.Module):
@@ -108,6 +128,10 @@ class Likelihood(nn.Module):
 
     num_bounded: Tensor
     """Joints, counted in training mode since construction, whose residual was bounded."""
+    residual_location: Tensor
+    """Running mean of the residuals seen in training, which places W; [3]."""
+    residual_spread: Tensor
+    """Running mean absolute deviation of the same; [3]."""
     training_points: Tensor
     evaluation_points: Tensor
     depth_nodes: Tensor
@@ -132,7 +156,7 @@ class Likelihood(nn.Module):
             self.planar_flow = type(flow)(flow.config, num_axes=2)
         self.base = self.config.base if is_rle else _BASE_OF_KIND[self.config.kind]
         self.bound = self.config.residual_bound or (
-            BOUND_OF_PAPER if self.config.form == "paper" else math.inf
+            BOUND_OF_BASE[self.base] if self.config.form == "paper" else math.inf
         )
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("num_bounded", counter, persistent=False)
@@ -140,8 +164,10 @@ class Likelihood(nn.Module):
             ("training_points", self.config.num_normaliser_samples),
             ("evaluation_points", self.config.num_evaluation_samples),
         ):
-            sobol = torch.quasirandom.SobolEngine(3, scramble=True, seed=0)
+            sobol = torch.quasirandom.SobolEngine(4, scramble=True, seed=0)
             self.register_buffer(name, sobol.draw(number // 2), persistent=False)
+        self.register_buffer("residual_location", torch.zeros(3))
+        self.register_buffer("residual_spread", torch.ones(3))
         nodes, log_mass = _depth_rule(self.base, self.bound, self.config.num_depth_nodes)
         self.register_buffer("depth_nodes", nodes, persistent=False)
         self.register_buffer("depth_log_mass", log_mass, persistent=False)
@@ -254,8 +280,8 @@ class Likelihood(nn.Module):
             uniform = torch.rand(num_samples, 3, generator=generator, device=device)
             return _base_quantile(self.base, uniform.clamp(1e-6, 1 - 1e-6))
         num_pool = max(8 * num_samples, 2**15)
-        uniform = torch.rand(2, num_pool, 3, generator=generator, device=device)
-        wide, normal = _wide_and_normal(uniform)
+        uniform = torch.rand(2, num_pool, 4, generator=generator, device=device)
+        wide, normal = self._wide_and_normal(uniform)
         log_flow = self.flow.log_prob(wide.clamp(-self.bound, self.bound))
         x, log_flow, log_wide = self._proposals(wide, log_flow, normal)
         log_base = -self._energy(x).sum(-1)
@@ -328,8 +354,10 @@ class Likelihood(nn.Module):
         assert self.flow is not None
         labelled = (weight > 0).to(weight.dtype)
         weight = weight.sum(-1) / labelled.sum(-1).clamp_min(1)  # [batch joints]
-        wide, normal = self._points(x.dtype, fixed=fixed)
         bounded = self._bounded(x).reshape(-1, 3)
+        if not fixed:
+            self._follow(bounded.detach(), labelled.reshape(-1, 3))
+        wide, normal = self._points(x.dtype, fixed=fixed)
         over_depth = self._over_depth(bounded[rows])
         # One pass through the flow for everything that needs its density.
         inputs = torch.cat([bounded, wide.clamp(-self.bound, self.bound), over_depth.flatten(0, 1)])
@@ -410,10 +438,34 @@ class Likelihood(nn.Module):
     def _points(self, dtype: torch.dtype, *, fixed: bool) -> tuple[Tensor, Tensor]:
         """Quasi-random points of W and of the flow's base, [points 3] each."""
         points = (self.evaluation_points if fixed else self.training_points).to(dtype)
-        shift = points.new_zeros(2, 1, 3)
+        shift = points.new_zeros(2, 1, 4)
         if not fixed:
             shift = torch.rand(shift.shape, device=points.device, dtype=dtype)
-        return _wide_and_normal((points + shift) % 1)
+        return self._wide_and_normal((points + shift) % 1)
+
+    def _wide_and_normal(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of W and of N(0, I), [points 3] each, from uniform ones, [2 points 4]."""
+        uniform = uniform.clamp(1e-6, 1 - 1e-6)
+        axis, ball = uniform[0].chunk(2)
+        axis = (2 * axis[:, :3] - 1) / (2 * axis[:, :3] * (1 - axis[:, :3])).sqrt()
+        ball = torch.special.ndtri(ball[:, :3]) / (-ball[:, 3:].log()).sqrt()
+        location, spread = self.residual_location.clone(), self.residual_spread.clone()
+        wide = location.to(uniform.dtype) + spread.to(uniform.dtype) * torch.cat([axis, ball])
+        return wide, torch.special.ndtri(uniform[1, :, :3])
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor, labelled: Tensor) -> None:
+        """Move W towards the residuals of this batch, [joints 3]; axes without labels stay."""
+        count = labelled.sum(0)
+        location = (x * labelled).sum(0) / count.clamp_min(1)
+        spread = ((x - location).abs() * labelled).sum(0) / count.clamp_min(1)
+        is_sound = (count > 0) & spread.isfinite()
+        for buffer, value in (
+            (self.residual_location, location),
+            (self.residual_spread, spread.clamp_min(1e-3)),
+        ):
+            moved = buffer.lerp(value.to(buffer.dtype), PACE_OF_PROPOSALS)
+            buffer.copy_(torch.where(is_sound, moved, buffer))
 
     def _log_mass(self, wide: Tensor, log_flow_of_wide: Tensor, normal: Tensor) -> Tensor:
         """log ∫ Q(x)·G(c(x)) dx by the balance heuristic; see the module's docstring.
@@ -436,7 +488,11 @@ class Likelihood(nn.Module):
         from_flow, log_abs_det = self.flow.from_base(normal)
         log_flow_of_flow = standard_normal_log_prob(normal) - log_abs_det
         x = torch.cat([wide, from_flow])
-        log_wide = -1.5 * (2 + x.square()).log().sum(-1)
+        spread = self.residual_spread.clone().to(x.dtype)
+        square = ((x - self.residual_location.clone().to(x.dtype)) / spread).square()
+        axis = -1.5 * (2 + square).log().sum(-1)
+        ball = LOG_CONSTANT_OF_BALL - 2.5 * torch.log1p(square.sum(-1) / 2)
+        log_wide = torch.logaddexp(axis, ball) - math.log(2) - spread.log().sum()
         return x, torch.cat([log_flow_of_wide, log_flow_of_flow]), log_wide
 
     def _log_mixture(self, x: Tensor, log_flow: Tensor, log_wide: Tensor, num_wide: int) -> Tensor:
@@ -454,13 +510,6 @@ def _whole_or_planar(labelled: Tensor) -> Tensor:
     """Keep joints labelled on all axes or on u and v; drop every other pattern."""
     plane = labelled[..., :2].all(-1, keepdim=True)
     return torch.cat([plane, plane, plane & labelled[..., 2:]], dim=-1)
-
-
-def _wide_and_normal(uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Points of W (Student's t of two degrees of freedom) and of N(0, I), [2 points 3] given."""
-    uniform = uniform.clamp(1e-6, 1 - 1e-6)
-    wide = (2 * uniform[0] - 1) / (2 * uniform[0] * (1 - uniform[0])).sqrt()
-    return wide, torch.special.ndtri(uniform[1])
 
 
 def _base_quantile(base: str, uniform: Tensor) -> Tensor:
