@@ -21,6 +21,7 @@ pose3d, commit     version and git commit of the code ("" outside its repository
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Mapping
@@ -38,12 +39,15 @@ FORMAT = "pose3d-checkpoint"
 VERSION = 1
 
 
-def save_checkpoint(path: str | Path, contents: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: str | Path, contents: Mapping[str, Any], *, also: str | Path | None = None
+) -> None:
     """Write a checkpoint so that a reader sees the old file or the whole new one, never a part.
 
     Args:
         path: Where it goes; a neighbour of the name ``.NAME.tmp`` exists during the write.
         contents: Tensors, numbers, strings and dictionaries or lists of them.
+        also: A second name in the same folder for the same file, put in place first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +56,11 @@ def save_checkpoint(path: str | Path, contents: Mapping[str, Any]) -> None:
         torch.save({"format": FORMAT, "version": VERSION, **contents}, file)
         file.flush()
         os.fsync(file.fileno())
+    if also is not None:
+        second = temporary.with_name(f".{Path(also).name}.tmp")
+        second.unlink(missing_ok=True)
+        _link_or_copy(temporary, second)
+        os.replace(second, also)
     os.replace(temporary, path)
 
 
@@ -141,6 +150,13 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 def code_provenance() -> dict[str, str]:
     """Version of pose3d and, when it runs from its repository, the commit (+ if changed)."""
     return {"pose3d": version("pose3d"), "commit": _commit(Path(__file__).resolve().parents[2])}
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def _commit(repository: Path) -> str:

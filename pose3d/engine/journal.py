@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -57,7 +57,7 @@ class Journal:
             "train", total=num_steps, completed=step, epoch=0, speed=0.0, loss=math.nan
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Journal":
         self._bar.start()
         return self
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class StopSignals:
         self.is_requested = False
         self._usual: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._usual[number] = signal.signal(number, self._note)
@@ -254,10 +254,12 @@ def _finish_epoch(session: Session, journal: Journal) -> None:
         draw_predictions(session, journal, predictions)
     journal.flush()
     progress.sums = {}
-    contents = checkpoint_contents(session)
-    if is_best:
-        save_checkpoint(session.run / "checkpoints" / "best.pt", contents)
-    save_checkpoint(session.run / "checkpoints" / "last.pt", contents)
+    folder = session.run / "checkpoints"
+    save_checkpoint(
+        folder / "last.pt",
+        checkpoint_contents(session),
+        also=folder / "best.pt" if is_best else None,
+    )
 
 
 def _validate(session: Session) -> tuple[Predictions, dict[str, Any]]:
