@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def convert_rle_json(
         OSError: If the store cannot be written.
     """
     config = config or RleJsonConfig()
-    say = console.print if console else _silent
+    say = partial(console.print, soft_wrap=True, markup=False) if console else _silent
     paths = find_annotations(Path(source), config=config)
     for split, path in paths.items():
         say(f"{split} set: {path}")

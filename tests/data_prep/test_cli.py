@@ -30,7 +30,7 @@ def test_convert_then_verify(run, lookalike, tmp_path):
     code, out, err = run("rle-json", lookalike.folder, store, *SMALL)
     assert code == 0
     assert f"8 records in {store}, digest {open_store(store).digest}" in out
-    assert "Sample_trainmin_train_Human36M_protocol_2.json" in err.replace("\n", "")
+    assert f"train set: {lookalike.annotation_path('train')}\n" in err
     assert "centre" in err
     code, out, _ = run("verify", store, "--sheet", tmp_path / "sheet.png", "--rows", 2)
     assert code == 0
