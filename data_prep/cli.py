@@ -119,12 +119,13 @@ def synthetic(
 def verify(
     store: StoreArgument,
     sheet: Annotated[
-        Path | None, typer.Option(help="Write a sheet of labels on images to this PNG.")
+        Path | None,
+        typer.Option(help="PNG of labels on images; STORE/overlay.png if not given."),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows of the sheet.")] = 5,
     columns: Annotated[int, typer.Option(min=1, help="Columns of the sheet.")] = 6,
 ) -> None:
-    """Check every record of a store; ends with 1 and a list if something is wrong."""
+    """Check every record and draw labels on images; ends with 1 and a list if something is wrong."""
     console = Console()
     opened = open_store(store)
     problems = []
@@ -134,9 +135,10 @@ def verify(
         problems.append(str(error))
     problems += check_records(opened)
     print_summary(opened, console)
-    if sheet is not None:
-        write_sheet(opened, sheet, rows=rows, columns=columns)
-        typer.echo(f"sheet: {sheet}")
+    if sheet is None:
+        sheet = store / "overlay.png" if store.is_dir() else store.with_suffix(".overlay.png")
+    write_sheet(opened, sheet, rows=rows, columns=columns)
+    typer.echo(f"labels on images: {sheet}")
     if problems:
         typer.echo(f"{len(problems)} problems:")
         _list(problems)
