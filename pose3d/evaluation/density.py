@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.interpolate import PchipInterpolator
 
 from pose3d.evaluation.npz import read_npz, write_npz
 from pose3d.evaluation.quadrature import (
@@ -45,7 +44,7 @@ class ResidualDensity:
         available: False where the loss has no residual density; all arrays are then empty.
         reason: Why there is none; empty where there is one.
         normaliser: Integral of the density as the likelihood gives it, 1 when it is normalised.
-        normaliser_error: Change of the normaliser in the last refinement of the grid.
+        normaliser_error: Its change from the coarser grid before, a bound on its error.
         mean: Expectation per axis, units of σ.
         covariance: Covariance of the axes, units of σ².
         geometric_median: The point with the least expected distance, units of σ.
@@ -77,14 +76,14 @@ class ResidualDensity:
 
     @classmethod
     def from_likelihood(
-        cls, likelihood: Likelihood, *, num_cells: int = 32, num_refinements: int = 4
+        cls, likelihood: Likelihood, *, num_cells: int = 24, num_refinements: int = 3
     ) -> "ResidualDensity":
         """Tabulate the residual density of a likelihood, on the device it lives on.
 
         Args:
             likelihood: A trained likelihood, in evaluation mode.
             num_cells: Cells per axis, each with three nodes; (3·num_cells)³ evaluations.
-            num_refinements: How often the grid follows the density before the last evaluation.
+            num_refinements: How often a coarser grid follows the density before the evaluation.
         """
         reason = reason_without_density(likelihood)
         if reason:
@@ -95,7 +94,7 @@ class ResidualDensity:
 
     @classmethod
     def from_log_density(
-        cls, log_density: LogDensity, *, num_cells: int = 32, num_refinements: int = 4
+        cls, log_density: LogDensity, *, num_cells: int = 24, num_refinements: int = 3
     ) -> "ResidualDensity":
         """Tabulate a log density given as a function of points (n, 3) in units of σ.
 
@@ -104,13 +103,14 @@ class ResidualDensity:
         """
         if num_cells < 4:
             raise ValueError(f"num_cells must be >= 4, got {num_cells}")
-        edges = np.tile(first_edges(num_cells), (3, 1))
-        previous = np.nan
-        for _ in range(num_refinements):
+        num_coarse = max(4, 2 * num_cells // 3)
+        edges, previous = np.tile(first_edges(num_coarse), (3, 1)), np.nan
+        for remaining in reversed(range(num_refinements)):
             grid = Grid.over(edges)
             values = grid.evaluate(log_density)
             previous = grid.integrate(values)
-            edges = np.stack([refined_edges(grid, values, axis, num_cells) for axis in range(3)])
+            count = num_coarse if remaining else num_cells
+            edges = np.stack([refined_edges(grid, values, axis, count) for axis in range(3)])
         grid = Grid.over(edges)
         values = grid.evaluate(log_density)
         normaliser = grid.integrate(values)
@@ -181,7 +181,9 @@ class ResidualDensity:
             raise ValueError(
                 f"probability must lie in [0, 1], got {probability.min()} to {probability.max()}"
             )
-        return monotone_inverse(self.edges[axis], self.cumulative[axis], probability)
+        return inverse_cumulative(
+            self.edges[axis], self.cumulative[axis], self.marginals[axis], probability
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the table to one npz without pickled objects, atomically."""
@@ -291,21 +293,27 @@ def cumulative(node_mass: Float[np.ndarray, "3 nodes"]) -> Float[np.ndarray, "3 
     return below / below[:, -1:]
 
 
-def monotone_inverse(
+def inverse_cumulative(
     edges: Float[np.ndarray, " edges"],
-    probability_below: Float[np.ndarray, " edges"],
+    below: Float[np.ndarray, " edges"],
+    marginal: Float[np.ndarray, " nodes"],
     probability: Float[np.ndarray, " n"],
 ) -> Float[np.ndarray, " n"]:
-    """Invert a distribution function between its edges; see `cumulative`.
+    """Invert the distribution function of a density that is a parabola through each cell's nodes.
 
-    The monotone cubic through the edges is inverted by bisection, exact to 1e-12 of a cell.
+    Its integral over a cell is the quadrature's, so that it meets `below` at every edge. Bisection
+    finds the place in the cell to 1e-12 of its width.
     """
-    keep = np.concatenate([[True], np.diff(probability_below) > 0])
-    curve = PchipInterpolator(edges[keep], probability_below[keep])
-    cell = np.clip(np.searchsorted(probability_below[keep], probability) - 1, 0, keep.sum() - 2)
-    low, high = edges[keep][cell], edges[keep][cell + 1]
-    for _ in range(45):
+    cell = np.clip(np.searchsorted(below, probability, side="right") - 1, 0, len(edges) - 2)
+    half = np.diff(edges)[cell] / 2
+    unit_nodes = np.polynomial.legendre.leggauss(NODES_PER_CELL)[0]
+    to_parabola = np.linalg.inv(np.vander(unit_nodes, increasing=True))
+    parabola = marginal.reshape(-1, NODES_PER_CELL)[cell] @ to_parabola.T  # [n powers]
+    powers = np.arange(1, NODES_PER_CELL + 1)
+    low, high = np.full(len(cell), -1.0), np.ones(len(cell))
+    for _ in range(40):
         middle = (low + high) / 2
-        is_below = curve(middle) < probability
+        integral = (middle[:, None] ** powers - (-1.0) ** powers) / powers
+        is_below = below[cell] + half * (parabola * integral).sum(-1) < probability
         low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return (low + high) / 2
+    return edges[cell] + half * (1 + (low + high) / 2)

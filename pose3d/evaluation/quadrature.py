@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 NODES_PER_CELL = 3
-WIDEST_RESIDUAL = 1e4
+WIDEST_RESIDUAL = 1e3
 """Half the width of the first, coarse grid, in units of σ."""
 NEGLIGIBLE_MASS = 1e-7
 """Probability that may lie beyond either end of an axis."""

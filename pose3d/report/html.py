@@ -361,7 +361,7 @@ def definitions(rows: list[tuple[str, Any]]) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
-def look_up(metrics: dict[str, Any], key: str) -> float | None:
+def look_up(metrics: dict[str, Any], key: str) -> int | float | None:
     """A number of the metrics by its dotted name; None where it is missing or undefined."""
     value: Any = metrics
     for part in key.split("."):

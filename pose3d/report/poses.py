@@ -48,8 +48,8 @@ def case(results: RunResults, theme: Theme, *, example: int) -> Figure:
     crop = figure.add_axes((0.062, 0.19, 3.2 / 10.4, 3.2 / 4.3))
     draw_crop(crop, results, results.examples.images[example], row=row)
     figure.text(0.062, 0.957, "Input crop", fontsize=11, weight="bold", va="baseline")
-    for left, view in zip((0.35, 0.665), VIEWS, strict=True):
-        axes = figure.add_axes((left, 0.06, 0.37, 0.92), projection="3d", facecolor="none")
+    for left, view in zip((0.33, 0.64), VIEWS, strict=True):
+        axes = figure.add_axes((left, 0.07, 0.35, 0.9), projection="3d", facecolor="none")
         draw_pose(axes, results, theme, row=row, view=view)
         figure.text(left + 0.05, 0.957, view.title, fontsize=11, weight="bold", va="baseline")
     figure.legend(handles=case_legend(theme), loc="lower center", ncols=5, handlelength=1.6)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -154,7 +155,15 @@ def drawn_crop(predictions, row, rng):
     return image
 
 
-def write_run(run, predictions, *, config="train:\n  epochs: 12\n", extra=None, density=None):
+def write_run(
+    run,
+    predictions,
+    *,
+    config="train:\n  epochs: 12\n",
+    extra=None,
+    density=None,
+    cases_per_kind=1,
+):
     """Write the result files as a run would."""
     rng = np.random.default_rng(1)
     results = Path(run) / "results"
@@ -168,12 +177,19 @@ def write_run(run, predictions, *, config="train:\n  epochs: 12\n", extra=None, 
     error = predictions.predicted_root_relative_mm - predictions.target_root_relative_mm
     order = np.linalg.norm(error, axis=-1).mean(-1).argsort()
     middle = len(order) // 2
-    rows = np.concatenate([order[:-4:-1], order[middle : middle + 3], order[:3]])
-    kind = np.repeat(["worst", "typical", "best"], 3)
+    worst, best = order[::-1][:cases_per_kind], order[:cases_per_kind]
+    rows = np.concatenate([best, order[middle : middle + cases_per_kind], worst])
+    kind = np.repeat(["best", "typical", "worst"], cases_per_kind)
     images = np.stack([drawn_crop(predictions, row, rng) for row in rows])
     np.savez_compressed(results / "examples.npz", images=images, rows=rows, kind=kind)
     (Path(run) / "config.yaml").write_text(config)
     return Path(run)
+
+
+@pytest.fixture(scope="session")
+def fabricate():
+    """The two functions that make up results: `.predictions(...)` and `.run(folder, ...)`."""
+    return SimpleNamespace(predictions=fabricated_predictions, run=write_run)
 
 
 @pytest.fixture(scope="session")
