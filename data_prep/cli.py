@@ -125,7 +125,7 @@ def verify(
     rows: Annotated[int, typer.Option(min=1, help="Rows of the sheet.")] = 5,
     columns: Annotated[int, typer.Option(min=1, help="Columns of the sheet.")] = 6,
 ) -> None:
-    """Check every record and draw labels on images; ends with 1 and a list if something is wrong."""
+    """Check every record, draw labels on images; ends with 1 and a list if anything is wrong."""
     console = Console()
     opened = open_store(store)
     problems = []

@@ -51,6 +51,7 @@ def test_verify_lists_problems_and_ends_with_one(run, lookalike, tmp_path):
     code, out, err = run("verify", store)
     assert code == 1
     assert "2 problems:" in out
+    assert (store / "overlay.png").stat().st_size > 10_000
     assert "shard-train-00000.h5 has changed" in out
     assert "s_05_act_04_subact_02_ca_01_000001" in out
     assert "truncated JPEG" in out
