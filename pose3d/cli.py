@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pose3d.engine.config import load_config
-from pose3d.engine.predict import predict as predict_run
 from pose3d.engine.predict import CheckpointName, read_metrics, results_are_current
+from pose3d.engine.predict import predict as predict_run
 from pose3d.engine.train import train as train_run
 from pose3d.report.html import write_report
 
@@ -198,7 +198,7 @@ def _action_table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
+def _number(value: int | float | None) -> str:
     if value is None:
         return "–"
     return str(value) if isinstance(value, int) else f"{value:.1f}"

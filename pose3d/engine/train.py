@@ -176,7 +176,7 @@ def _train_epoch(session: Session, journal: Journal, stop: StopSignals) -> None:
             depth_range_mm=config.data.depth_range_mm,
             normalisation=config.data.normalisation,
         )
-        pose, values = _take_step(session, batch)
+        pose, values = take_step(session, batch)
         progress.batch = loader.next_batch
         progress.step = progress.epoch * session.steps_per_epoch + progress.batch
         num_images += len(raw.index)
@@ -197,7 +197,7 @@ def _train_epoch(session: Session, journal: Journal, stop: StopSignals) -> None:
     progress.sums["images_per_second"] = num_images / (time.perf_counter() - started)
 
 
-def _take_step(session: Session, batch: TrainingBatch) -> tuple[PoseDistribution, dict[str, float]]:
+def take_step(session: Session, batch: TrainingBatch) -> tuple[PoseDistribution, dict[str, float]]:
     """One optimiser step, undone as a whole if loss or gradient is not finite.
 
     Returns:

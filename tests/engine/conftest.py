@@ -59,7 +59,7 @@ def dots_record(index: int, *, split: str, rng: np.random.Generator) -> StoreRec
     )
 
 
-def write_dots(path: Path, *, num_train: int, num_test: int, seed: int = 0) -> Path:
+def write_dots_store(path: Path, *, num_train: int, num_test: int, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     header = StoreHeader(
         skeleton="human36m_17",
@@ -81,7 +81,19 @@ def write_dots(path: Path, *, num_train: int, num_test: int, seed: int = 0) -> P
 @pytest.fixture(scope="session")
 def dots(tmp_path_factory) -> Path:
     """Folder of a store of 16 training and 4 test records."""
-    return write_dots(tmp_path_factory.mktemp("dots") / "store", num_train=16, num_test=4)
+    return write_dots_store(tmp_path_factory.mktemp("dots") / "store", num_train=16, num_test=4)
+
+
+@pytest.fixture(scope="session")
+def write_dots():
+    """A function that writes other stores of dots."""
+    return write_dots_store
+
+
+@pytest.fixture(scope="session")
+def small_overrides() -> tuple[str, ...]:
+    """Overrides that make a run small."""
+    return SMALL
 
 
 @pytest.fixture

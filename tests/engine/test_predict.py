@@ -1,0 +1,149 @@
+"""Predicting with a finished run: the files, their contents, and what may be wrong."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pose3d.engine.config import load_config, save_config
+from pose3d.engine.predict import (
+    choose_examples,
+    load_run,
+    predict,
+    read_metrics,
+    results_are_current,
+)
+from pose3d.engine.train import train
+from pose3d.evaluation.density import ResidualDensity
+from pose3d.evaluation.npz import read_npz
+from pose3d.evaluation.predictions import Predictions
+
+
+@pytest.fixture(scope="module")
+def trained(dots, small_overrides, tmp_path_factory):
+    """A run of one epoch with its results."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    threads = torch.get_num_threads()
+    config = load_config(overrides=[*small_overrides, "train.epochs=1"])
+    train(config, store=dots, run=run, is_shown=False)
+    predict(run)
+    torch.set_num_threads(threads)
+    return run
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_all_result_files_can_be_read_back(trained):
+    predictions = Predictions.load(trained / "results" / "predictions.npz")
+    assert len(predictions) == 4
+    assert ResidualDensity.load(trained / "results" / "density.npz").available
+    examples = read_npz(trained / "results" / "examples.npz")
+    assert examples["images"].shape == (8, 32, 32, 3)
+    assert examples["images"].dtype == np.uint8
+    assert set(examples["kind"]) == {"worst", "typical", "best", "random"}
+    assert set(examples["rows"]) <= set(range(4))
+
+
+def test_metrics_are_json_with_baseline_and_protocol(trained):
+    metrics = json.loads((trained / "results" / "metrics.json").read_text())
+    assert metrics == read_metrics(trained)
+    assert metrics["baseline_mean_pose_mpjpe_mm"] > 0
+    assert metrics["protocol"]["root_depth"] == "ground truth"
+    assert "ground truth" in metrics["protocol"]["text"]
+    assert metrics["checkpoint"] == "best (epoch 1, step 4)"
+    assert metrics["images_per_second"] > 0
+
+
+def test_metadata_say_how_the_numbers_came_about(trained, dots):
+    metadata = Predictions.load(trained / "results" / "predictions.npz").metadata
+    assert metadata["store_digest"] == json.loads((dots / "store.json").read_text())["digest"]
+    assert metadata["flip_test"] is True
+    assert metadata["crop_size_px"] == 32
+    assert metadata["split"] == "test"
+    assert len(metadata["joint_names"]) == 17
+
+
+def test_the_flip_test_is_the_mean_over_both_images(trained, tmp_path):
+    """Without the flip test on the same store, predictions differ; twice with it, they do not."""
+    with_flip = predict(trained, out=tmp_path / "a")
+    again = predict(trained, out=tmp_path / "b", batch_size=1)
+    without = predict(trained, out=tmp_path / "c", flip_test=False)
+    np.testing.assert_allclose(with_flip.mean_uvd, again.mean_uvd, atol=1e-5)
+    assert not np.allclose(with_flip.mean_uvd, without.mean_uvd, atol=1e-5)
+    assert without.metadata["flip_test"] is False
+
+
+def test_a_split_can_be_chosen(trained, tmp_path):
+    predictions = predict(trained, split="train", out=tmp_path)
+    assert len(predictions) == 16
+    assert set(predictions.subject) == {1}
+
+
+def test_another_store_can_be_chosen(trained, write_dots, tmp_path):
+    store = write_dots(tmp_path / "store", num_train=1, num_test=3, seed=7)
+    predictions = predict(trained, store=store, out=tmp_path / "results")
+    assert len(predictions) == 3
+
+
+def test_an_unknown_split_is_refused(trained, tmp_path):
+    with pytest.raises(ValueError, match="unknown split dev; known: train, test"):
+        predict(trained, split="dev", out=tmp_path)
+
+
+def test_a_store_that_has_gone_is_asked_for(trained, dots, tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: False)
+    with pytest.raises(FileNotFoundError, match=r"the store .* is not there; name one by --store"):
+        predict(trained, out=tmp_path)
+
+
+def test_a_run_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run at"):
+        predict(tmp_path / "none")
+
+
+def test_a_checkpoint_of_another_model_names_its_parameters(copied, small):
+    save_config(small("flow.hidden_dim=4"), copied / "config.yaml")
+    with pytest.raises(ValueError, match=r"other model: likelihood\.flow\.input_weight has shape"):
+        load_run(copied)
+
+
+def test_a_damaged_checkpoint_ends_in_one_line(copied):
+    path = copied / "checkpoints" / "best.pt"
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(ValueError, match=r"best\.pt is damaged") as caught:
+        predict(copied)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_settings_in_the_checkpoint_suffice(copied, small):
+    (copied / "config.yaml").unlink()
+    assert load_run(copied).config == small("train.epochs=1")
+
+
+def test_results_are_old_once_the_checkpoint_is_newer(copied):
+    assert results_are_current(copied)
+    later = (copied / "results" / "metrics.json").stat().st_mtime + 5
+    os.utime(copied / "checkpoints" / "best.pt", (later, later))
+    assert not results_are_current(copied)
+
+
+def test_missing_metrics_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run `pose3d evaluate"):
+        read_metrics(tmp_path)
+
+
+def test_examples_are_ordered_by_error(trained):
+    predictions = Predictions.load(trained / "results" / "predictions.npz")
+    difference = predictions.predicted_root_relative_mm - predictions.target_root_relative_mm
+    error = np.linalg.norm(difference, axis=-1).mean(-1)
+    rows, kind = choose_examples(predictions, count=1)
+    chosen = dict(zip(kind, rows, strict=True))
+    assert chosen["worst"] == error.argmax()
+    assert chosen["best"] == error.argmin()
+    assert len(choose_examples(predictions, count=99)[0]) == 16
