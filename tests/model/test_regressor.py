@@ -1,0 +1,129 @@
+"""Heads in float32, σ above its floor, and a mirrored prediction that swaps σ with the joints."""
+
+import pytest
+import torch
+
+from pose3d.geometry.skeleton import HUMAN36M_18
+from pose3d.model.backbone import ResNet
+from pose3d.model.regressor import ModelConfig, PoseDistribution, PoseRegressor
+
+TINY = {"backbone": "resnet18", "width_multiplier": 0.125}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return PoseRegressor(ModelConfig(**TINY), 18).eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def feature_of(model, images):
+    with torch.no_grad():
+        return model.backbone(images).double()
+
+
+def test_location_depends_on_the_direction_of_the_feature_alone(model, images):
+    feature = feature_of(model, images)
+    weight, bias = model.location_head.weight.double(), model.location_head.bias.double()
+    expected = feature @ weight.T / (feature**2).sum(-1, keepdim=True).sqrt() + bias
+    torch.testing.assert_close(model(images).mean.flatten(1).double(), expected)
+
+
+def test_plain_location_head(images):
+    torch.manual_seed(0)
+    model = PoseRegressor(ModelConfig(**TINY, normalise_feature=False), 5).eval()
+    feature = feature_of(model, images)
+    expected = feature @ model.location_head.weight.double().T + model.location_head.bias.double()
+    torch.testing.assert_close(model(images).mean.flatten(1).double(), expected)
+
+
+def test_released_start(model):
+    """Xavier with gain 0.01: the first poses are nearly a point, the first σ one half."""
+    bound = 0.01 * (6 / (model.backbone.num_features + 54)) ** 0.5
+    assert model.location_head.weight.abs().max() <= bound
+    assert model.location_head.weight.abs().max() > 0.9 * bound
+    scale = model(torch.zeros(1, 3, 64, 64)).scale
+    torch.testing.assert_close(scale, torch.full_like(scale, 0.5), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("floor", [1e-4, 0.05])
+def test_scale_stays_between_its_floor_and_one(images, floor):
+    torch.manual_seed(0)
+    model = PoseRegressor(ModelConfig(**TINY, scale_floor=floor), 2)
+    with torch.no_grad():
+        model.scale_head.bias.copy_(torch.tensor([-200.0, -5, 0, 5, 200, 0]))
+    scale = model(images).scale
+    assert scale.min().item() == pytest.approx(floor)
+    assert scale.max() <= 1
+    scale.log().sum().backward()
+    assert model.scale_head.bias.grad.isfinite().all()
+
+
+def test_heads_are_float32_under_autocast(model, images):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pose = model(images)
+    assert pose.mean.dtype == pose.scale.dtype == torch.float32
+    unrounded = pose.mean.bfloat16().float()
+    assert not torch.equal(pose.mean, unrounded)
+
+
+def test_a_black_image_gives_a_finite_gradient(model):
+    """A dead feature has no direction; it must not become NaN."""
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.zero_()
+    pose = model(torch.zeros(2, 3, 64, 64))
+    (pose.mean.sum() + pose.scale.sum()).backward()
+    assert pose.mean.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_mirrored_swaps_left_and_right_in_mean_and_scale():
+    generator = torch.Generator().manual_seed(2)
+    pose = PoseDistribution(*torch.rand(2, 4, 18, 3, generator=generator))
+    mirrored = pose.mirrored(HUMAN36M_18, crop_size_px=256)
+    wrists = [HUMAN36M_18.index(name) for name in ("L_Wrist", "R_Wrist")]
+    torch.testing.assert_close(mirrored.scale[:, wrists], pose.scale[:, wrists[::-1]])
+    # Pixel centres: column x becomes 255 − x, and u = x / 256 − 1/2.
+    column = 256 * (pose.mean[:, wrists[::-1], 0] + 0.5)
+    torch.testing.assert_close(mirrored.mean[:, wrists, 0], (255 - column) / 256 - 0.5)
+    torch.testing.assert_close(mirrored.mean[:, wrists, 1:], pose.mean[:, wrists[::-1], 1:])
+    twice = mirrored.mirrored(HUMAN36M_18, crop_size_px=256)
+    torch.testing.assert_close(twice.mean, pose.mean)
+
+
+def test_conversions_keep_both_tensors():
+    mean = torch.zeros(1, 2, 3, dtype=torch.float64, requires_grad=True)
+    pose = PoseDistribution(mean, mean + 1)
+    assert pose.float().scale.dtype == torch.float32
+    assert not pose.detach().scale.requires_grad
+    assert pose.cpu().mean.device.type == "cpu"
+
+
+def test_pretrained_weights_are_read_where_no_checkpoint_follows(tmp_path):
+    torch.manual_seed(3)
+    public = ResNet(18)
+    torch.save(public.state_dict(), tmp_path / "resnet18.pth")
+    config = ModelConfig(backbone="resnet18", pretrained=str(tmp_path / "resnet18.pth"))
+    model = PoseRegressor(config, 17)
+    torch.testing.assert_close(model.backbone.conv1.weight, public.conv1.weight)
+    (tmp_path / "resnet18.pth").unlink()
+    with pytest.raises(FileNotFoundError, match="resnet18"):
+        PoseRegressor(config, 17)
+    assert PoseRegressor(config, 17, load_pretrained=False).num_joints == 17
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"backbone": "resnet51"}, {"width_multiplier": -1.0}, {"scale_floor": 0.0}],
+    ids=str,
+)
+def test_impossible_settings_are_refused_by_name(settings):
+    with pytest.raises(ValueError, match=f"model.{next(iter(settings))}"):
+        ModelConfig(**settings)
+    with pytest.raises(ValueError, match="num_joints"):
+        PoseRegressor(ModelConfig(**TINY), 0)
