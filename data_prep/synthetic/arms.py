@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from data_prep.synthetic.draft import Draft, Mixture, outward_sign
 from data_prep.synthetic.limits import ELBOW_LIMIT_RAD
 from data_prep.synthetic.rotations import (
     Vector,
+    limited_turn,
     reach,
     rotation_x,
     rotation_y,
@@ -18,12 +20,15 @@ from data_prep.synthetic.rotations import (
     unit,
 )
 
+WRIST_BEND_RAD = math.radians(65.0)
+_DOWN = np.array([0.0, 0.0, -1.0])
+
 FREE_ARM: Mixture = {"hang": 0.55, "gesture": 0.2, "hip": 0.1, "front": 0.15}
 """What the other arm does while one is busy."""
 
 
-def draw_arms(draft: Draft, mixture: Mixture) -> tuple[str, str]:
-    """Set both arms by names drawn from a mixture; say which (left, right)."""
+def choose_arms(draft: Draft, mixture: Mixture) -> tuple[str, str]:
+    """Draw what the left and the right arm do."""
     name = draft.choose(mixture)
     if name.startswith("two_"):
         names = {"l": name, "r": name}
@@ -34,13 +39,19 @@ def draw_arms(draft: Draft, mixture: Mixture) -> tuple[str, str]:
         names = {"l": name, "r": name if draft.rng.random() < 0.6 else draft.choose(mixture)}
         if names["r"].startswith(("two_", "one:")):
             names["r"] = name
-    over = "l" if draft.rng.random() < 0.5 else "r"
-    for side in ("l", "r"):
-        if names[side] in ("hang", "two_swing"):
-            _swing(draft, side, walking=names[side] == "two_swing")
-        else:
-            _reach_for(draft, side, TARGETS[names[side]], is_over=side == over)
+    if draft.legs != "floor":  # only who sits on the floor leans on it
+        names = {side: "low" if arm == "behind" else arm for side, arm in names.items()}
     return names["l"], names["r"]
+
+
+def draw_arms(draft: Draft, arms: tuple[str, str]) -> None:
+    """Set both arms, (left, right), by name."""
+    over = "l" if draft.rng.random() < 0.5 else "r"
+    for side, name in zip(("l", "r"), arms, strict=True):
+        if name in ("hang", "two_swing"):
+            _swing(draft, side, walking=name == "two_swing")
+        else:
+            _reach_for(draft, side, TARGETS[name], is_over=side == over)
 
 
 def _swing(draft: Draft, side: str, *, walking: bool) -> None:
@@ -69,35 +80,50 @@ def _wrist(draft: Draft) -> np.ndarray:
     return twist @ rotation_x(draft.degrees(0.0, 12.0)) @ rotation_y(draft.degrees(0.0, 8.0))
 
 
-Target = Callable[[Draft, PosedSkeleton, str, bool], tuple[Vector, Vector]]
-"""Wanted wrist and the elbow's direction, both in the axes of the body, from the pelvis."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reach:
+    """Where an arm goes, in the body's axes from the pelvis."""
+
+    wrist_mm: Vector
+    elbow: Vector
+    """Direction to which the elbow points."""
+    hand: Vector | None = None
+    """Direction of the hand; in line with the forearm if not given."""
+
+
+Target = Callable[[Draft, PosedSkeleton, str, bool], Reach]
+"""Draws a reach for a side ("l" or "r"); the flag says whether this arm lies over the other."""
 
 
 def _reach_for(draft: Draft, side: str, target: Target, *, is_over: bool) -> None:
     """Lift the shoulder girdle as the arm needs, then bring the wrist to its target."""
     body = draft.body
     skeleton = draft.skeleton()
-    wrist, pole = target(draft, skeleton, side, is_over)
+    aim = target(draft, skeleton, side, is_over)
     chest = skeleton.rotations[body.index["chest"]]
-    shoulder = body.point_mm(skeleton, f"{side}_upperarm")
-    direction = chest.T @ unit(wrist - shoulder)
+    direction = chest.T @ unit(aim.wrist_mm - body.point_mm(skeleton, f"{side}_upperarm"))
     outward = outward_sign(side)
     lift = math.radians(2.0 + 16.0 * max(0.0, float(direction[2]) + 0.3))
     forward = math.radians(9.0 * max(0.0, -float(direction[1])))
     draft.local[f"{side}_clavicle"] = rotation_z(-outward * forward) @ rotation_y(-outward * lift)
-    skeleton = draft.skeleton()
-    girdle = skeleton.rotations[body.index[f"{side}_clavicle"]]
+    girdle = chest @ draft.local[f"{side}_clavicle"]
+    root = body.point_mm(skeleton, f"{side}_clavicle")
+    shoulder = root + girdle @ body.offsets_mm[body.index[f"{side}_upperarm"]]
     upper, bend = reach(
-        wrist - body.point_mm(skeleton, f"{side}_upperarm"),
+        aim.wrist_mm - shoulder,
         body.length_mm(f"{side}_forearm"),
         body.length_mm(f"{side}_hand"),
-        pole=pole,
+        pole=aim.elbow,
         bend_sign=-1.0,
         limit_rad=ELBOW_LIMIT_RAD,
     )
     draft.local[f"{side}_upperarm"] = girdle.T @ upper
     draft.local[f"{side}_forearm"] = rotation_x(-bend)
-    draft.local[f"{side}_hand"] = _wrist(draft)
+    hand = _wrist(draft)
+    if aim.hand is not None:
+        wanted = draft.local[f"{side}_forearm"].T @ upper.T @ aim.hand
+        hand = limited_turn(_DOWN, wanted, limit_rad=WRIST_BEND_RAD)
+    draft.local[f"{side}_hand"] = hand
 
 
 def _from_chest(draft: Draft, skeleton: PosedSkeleton, vector: Vector) -> Vector:
@@ -119,102 +145,122 @@ def _off_shoulder(
 ) -> Target:
     """A target box from the shoulder in arm lengths: (outward, forward, up)."""
 
-    def target(
-        draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool
-    ) -> tuple[Vector, Vector]:
+    def target(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
         x, forward, up = draft.rng.uniform(low, high)
         vector = _arm_mm(draft) * np.array([outward_sign(side) * x, -forward, up])
         shoulder = draft.body.point_mm(skeleton, f"{side}_upperarm")
-        wrist = shoulder + _from_chest(draft, skeleton, vector)
-        return wrist, _elbow_out(draft, skeleton, side, out=out)
+        return Reach(
+            wrist_mm=shoulder + _from_chest(draft, skeleton, vector),
+            elbow=_elbow_out(draft, skeleton, side, out=out),
+        )
 
     return target
 
 
 def _off_head(
-    low: tuple[float, float, float], high: tuple[float, float, float], *, out: float = 0.5
+    low: tuple[float, float, float],
+    high: tuple[float, float, float],
+    *,
+    elbow: tuple[float, float, float],
+    hand: tuple[float, float, float] | None = None,
 ) -> Target:
-    """A target box from the middle of the head in mm: (outward, forward, up)."""
+    """A target box from the middle of the head in mm: (outward, forward, up).
 
-    def target(
-        draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool
-    ) -> tuple[Vector, Vector]:
-        x, forward, up = draft.rng.uniform(low, high)
+    `elbow` and `hand` are directions in the same axes, the elbow's by the chest.
+    """
+
+    def turned(side: str, vector: tuple[float, float, float] | np.ndarray) -> Vector:
+        return np.array([outward_sign(side), -1.0, 1.0]) * vector
+
+    def target(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
         head = skeleton.rotations[draft.body.index["head"]]
-        centre = draft.body.point_mm(skeleton, "head")
-        wrist = centre + head @ np.array([outward_sign(side) * x, -forward, up])
-        return wrist, _elbow_out(draft, skeleton, side, out=out)
+        offset = head @ turned(side, draft.rng.uniform(low, high))
+        pole = turned(side, np.array(elbow) + 0.2 * draft.rng.normal(size=3))
+        return Reach(
+            wrist_mm=draft.body.point_mm(skeleton, "head") + offset,
+            elbow=_from_chest(draft, skeleton, pole),
+            hand=None if hand is None else head @ turned(side, hand),
+        )
 
     return target
 
 
-def _hip(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> tuple[Vector, Vector]:
+def _hip(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
+    """On the hip: the hand points forward and down along it."""
+    outward, pelvis = outward_sign(side), draft.local["pelvis"]
+    offset = np.array([outward * draft.uniform(95, 130), draft.uniform(10, 70), 0.0])
+    offset[2] = draft.uniform(70, 140)
+    pole = np.array([outward, draft.uniform(0.1, 0.9), 0.0])
+    return Reach(
+        wrist_mm=draft.body.point_mm(skeleton, f"{side}_thigh") + pelvis @ offset,
+        elbow=_from_chest(draft, skeleton, pole),
+        hand=pelvis @ np.array([-0.1 * outward, -0.8, draft.uniform(-0.9, -0.3)]),
+    )
+
+
+def _crossed(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
+    """Forearms across the front of the chest, one over the other."""
     outward = outward_sign(side)
-    offset = np.array([outward * draft.uniform(85, 120), draft.uniform(-40, 60), 0.0])
-    offset[2] = draft.uniform(70, 150)
-    wrist = draft.body.point_mm(skeleton, f"{side}_thigh") + draft.local["pelvis"] @ offset
-    return wrist, _from_chest(draft, skeleton, np.array([outward, draft.uniform(-0.1, 0.8), 0.0]))
+    offset = np.array([-outward * draft.uniform(10, 50), -205.0, draft.uniform(-15, 10)])
+    offset += np.array([0.0, -45.0, 85.0]) * is_over
+    return Reach(
+        wrist_mm=draft.body.point_mm(skeleton, "chest") + _from_chest(draft, skeleton, offset),
+        elbow=_from_chest(draft, skeleton, np.array([0.9 * outward, 0.1, -1.0])),
+        hand=_from_chest(draft, skeleton, np.array([-outward, 0.2, 0.4 if is_over else -0.6])),
+    )
 
 
-def _crossed(
-    draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool
-) -> tuple[Vector, Vector]:
-    outward = outward_sign(side)
-    offset = np.array([-outward * draft.uniform(70, 120), -185.0 - 75.0 * is_over, 25.0])
-    offset[2] += 45.0 * is_over + draft.uniform(-30, 40)
-    chest = draft.body.point_mm(skeleton, "chest")
-    wrist = chest + _from_chest(draft, skeleton, offset)
-    return wrist, _from_chest(draft, skeleton, np.array([0.7 * outward, 0.1, -1.0]))
-
-
-def _knee(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> tuple[Vector, Vector]:
+def _knee(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
     """On the thigh near the knee, on the side that looks up."""
     body = draft.body
     hip, knee = (body.point_mm(skeleton, f"{side}_{bone}") for bone in ("thigh", "shank"))
-    place = hip + draft.uniform(0.62, 1.0) * (knee - hip)
-    wrist = place + np.array([draft.uniform(-25, 25), 0.0, draft.uniform(110, 140)])
-    return wrist, _elbow_out(draft, skeleton, side, out=0.7)
+    place = hip + draft.uniform(0.6, 0.95) * (knee - hip)
+    above = np.array([draft.uniform(-25, 25), 0.0, draft.uniform(115, 145)])
+    return Reach(
+        wrist_mm=place + above,
+        elbow=_elbow_out(draft, skeleton, side, out=0.7),
+        hand=knee - hip,
+    )
 
 
-def _behind(
-    draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool
-) -> tuple[Vector, Vector]:
+def _behind(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
     """On the floor behind the pelvis."""
     outward = outward_sign(side)
-    wrist = np.array([outward * draft.uniform(180, 340), draft.uniform(150, 330), -60.0])
-    return wrist, np.array([0.3 * outward, 1.0, 0.0])
+    return Reach(
+        wrist_mm=np.array([outward * draft.uniform(200, 340), draft.uniform(170, 330), -45.0]),
+        elbow=np.array([0.3 * outward, 1.0, 0.0]),
+        hand=np.array([0.3 * outward, 1.0, -0.2]),
+    )
 
 
-def _leash(
-    draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool
-) -> tuple[Vector, Vector]:
+def _leash(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
     """Held out, low and in front, to a pulling dog."""
     length = draft.uniform(0.8, 0.99) * _arm_mm(draft)
-    direction = unit(
-        np.array(
-            [
-                outward_sign(side) * draft.uniform(0.05, 0.6),
-                -draft.uniform(0.2, 0.9),
-                -draft.uniform(0.5, 1.0),
-            ]
-        )
+    x, y, z = draft.rng.uniform([0.05, -0.9, -1.0], [0.6, -0.2, -0.5])
+    direction = unit(np.array([outward_sign(side) * x, y, z]))
+    return Reach(
+        wrist_mm=draft.body.point_mm(skeleton, f"{side}_upperarm") + length * direction,
+        elbow=_elbow_out(draft, skeleton, side, out=0.3),
     )
-    wrist = draft.body.point_mm(skeleton, f"{side}_upperarm") + length * direction
-    return wrist, _elbow_out(draft, skeleton, side, out=0.3)
 
 
+_UP = (-0.1, -0.3, 1.0)
 TARGETS: dict[str, Target] = {
     "gesture": _off_shoulder((-0.25, 0.3, -0.55), (0.45, 0.75, 0.15)),
-    "front": _off_shoulder((-0.3, 0.28, -0.75), (0.1, 0.55, -0.4), out=0.5),
+    "front": _off_shoulder((-0.3, 0.3, -0.7), (0.1, 0.55, -0.35), out=0.5),
     "low": _off_shoulder((-0.2, 0.35, -0.95), (0.3, 0.8, -0.5), out=0.4),
     "raise": _off_shoulder((-0.1, 0.05, -0.1), (0.85, 0.85, 0.75), out=0.3),
     "wave": _off_shoulder((0.2, 0.1, 0.2), (0.75, 0.5, 0.75), out=0.5),
-    "ear": _off_head((105.0, -5.0, -75.0), (140.0, 55.0, -30.0), out=0.6),
-    "mouth": _off_head((0.0, 150.0, -120.0), (60.0, 215.0, -50.0), out=0.5),
-    "head": _off_head((100.0, -40.0, 40.0), (140.0, 60.0, 110.0), out=1.2),
-    "camera": _off_head((35.0, 190.0, -50.0), (110.0, 330.0, 40.0), out=0.8),
-    "two_camera": _off_head((50.0, 190.0, -40.0), (75.0, 300.0, 15.0), out=0.8),
-    "two_head": _off_head((95.0, -110.0, -20.0), (130.0, -70.0, 50.0), out=2.0),
+    "ear": _off_head((100.0, 20.0, -90.0), (130.0, 65.0, -45.0), elbow=(1.0, 0.5, -0.5), hand=_UP),
+    "mouth": _off_head(
+        (10.0, 140.0, -130.0), (70.0, 190.0, -70.0), elbow=(0.6, 0.0, -1.0), hand=(-0.5, -0.4, 1.0)
+    ),
+    "head": _off_head((105.0, 0.0, -20.0), (135.0, 60.0, 50.0), elbow=(1.0, 0.5, 0.0), hand=_UP),
+    "camera": _off_head((35.0, 190.0, -50.0), (110.0, 330.0, 40.0), elbow=(0.8, 0.0, -1.0)),
+    "two_camera": _off_head((50.0, 190.0, -40.0), (75.0, 300.0, 15.0), elbow=(0.8, 0.0, -1.0)),
+    "two_head": _off_head(
+        (105.0, -30.0, -10.0), (135.0, 30.0, 60.0), elbow=(1.0, 0.3, 0.2), hand=(-0.2, -0.6, 0.8)
+    ),
     "hip": _hip,
     "two_crossed": _crossed,
     "knee": _knee,

@@ -13,6 +13,8 @@ TEXTURE_SIZE = 512
 TEXELS_PER_METRE = 60.0
 NUM_TEXTURES = 12
 RAY_STEP_PX = 8
+FARTHEST_MM = 50_000.0
+"""Bound on the depth of a floor point, which keeps texel places within OpenCV's range."""
 
 
 def floor_textures(rng: np.random.Generator) -> UInt8[np.ndarray, "textures size size"]:
@@ -209,53 +211,56 @@ class Backdrop:
             rays[..., 0] * rotation[0, i] + rays[..., 1] * rotation[1, i] + rotation[2, i]
             for i in range(3)
         )
-        floor_t = np.where(dz < -1e-4, -z / np.minimum(dz, -1e-4), np.float32(1e9))
+        floor_t = np.float32(z) / np.maximum(-dz, np.float32(z / FARTHEST_MM))
         wall_x, x_t = _hit(dx, x, room.low_mm[0], room.high_mm[0])
         wall_y, y_t = _hit(dy, y, room.low_mm[1], room.high_mm[1])
-        wall_t = np.minimum(x_t, y_t)
-        is_floor = floor_t < wall_t
-        floor = self._floor(room, x + dx * floor_t, y + dy * floor_t)
         is_x_wall = x_t < y_t
-        along = np.where(is_x_wall, y + dy * wall_t, x + dx * wall_t)
-        wall = self._wall(room, along, z + dz * wall_t)
-        wall_index = np.where(is_x_wall, wall_x, 2 + wall_y)
-        wall *= room.wall_light.astype(np.float32)[wall_index][..., None]
-        return np.where(is_floor[..., None], floor, wall), is_floor
+        wall_t = np.where(is_x_wall, x_t, y_t)
+        is_floor = floor_t < wall_t
+        t = np.where(is_floor, floor_t, wall_t)
+        hit_x, hit_y, hit_z = x + dx * t, y + dy * t, z + dz * t
+        floor = self._floor(room, hit_x, hit_y)
+        wall = self._wall(room, np.where(is_x_wall, hit_y, hit_x), hit_z)
+        surface = np.where(is_floor, 0, np.where(is_x_wall, 1 + wall_x, 3 + wall_y))
+        shade = 256 * surface + np.where(is_floor, floor, wall)
+        return np.take(_palette(room), shade, axis=0), is_floor
 
-    def _floor(self, room: Room, x: np.ndarray, y: np.ndarray) -> Float[np.ndarray, "size size 3"]:
+    def _floor(self, room: Room, x: np.ndarray, y: np.ndarray) -> UInt8[np.ndarray, "size size"]:
         scale = room.floor_scale * TEXELS_PER_METRE / 1000.0
         c, s = np.cos(room.floor_turn_rad) * scale, np.sin(room.floor_turn_rad) * scale
         u = np.float32(c) * x - np.float32(s) * y + np.float32(room.shift[0])
         v = np.float32(s) * x + np.float32(c) * y + np.float32(room.shift[1])
-        return _coloured(_sample(self.floors[room.floor_texture], u, v), room.floor_colours)
+        return _sample(self.floors[room.floor_texture], u, v)
 
     def _wall(
         self, room: Room, along: np.ndarray, height: np.ndarray
-    ) -> Float[np.ndarray, "size size 3"]:
+    ) -> UInt8[np.ndarray, "size size"]:
         scale = np.float32(TEXELS_PER_METRE / 1000.0)
         u = along * scale + np.float32(room.shift[1])
         v = np.float32(TEXTURE_SIZE - 1) - height * scale
-        return _coloured(_sample(self.walls[room.wall_texture], u, v), room.wall_colours)
+        return _sample(self.walls[room.wall_texture], u, v)
 
 
 def _hit(direction: np.ndarray, start: float, low: float, high: float) -> tuple[np.ndarray, ...]:
     """Which of two walls a ray meets (1 for the high one), and how far along the ray."""
     positive = direction > 0
-    wall = np.where(positive, np.float32(high), np.float32(low))
-    safe = np.where(np.abs(direction) < 1e-6, np.float32(1e-6), direction)
-    return positive.astype(np.int64), np.abs((wall - np.float32(start)) / safe)
+    distance = np.where(positive, np.float32(high - start), np.float32(start - low))
+    return positive, distance / np.maximum(np.abs(direction), np.float32(1e-6))
 
 
 def _sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> UInt8[np.ndarray, "size size"]:
     """Texture at texel places, repeated without end."""
-    u, v = np.mod(u, TEXTURE_SIZE), np.mod(v, TEXTURE_SIZE)
     return cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def _coloured(
-    grey: UInt8[np.ndarray, "size size"], colours: Float[np.ndarray, "2 3"]
-) -> Float[np.ndarray, "size size 3"]:
-    """Blend two colours by a grey texture."""
+def _palette(room: Room) -> Float[np.ndarray, "shades 3"]:
+    """Colours of all greys of the floor, then of the four walls, which light meets differently."""
     share = np.linspace(0.0, 1.0, 256)[:, None]
-    palette = (colours[0] * (1.0 - share) + colours[1] * share).astype(np.float32)
-    return palette[grey]
+    blends = [
+        light * (colours[0] * (1.0 - share) + colours[1] * share)
+        for colours, light in (
+            (room.floor_colours, 1.0),
+            *((room.wall_colours, float(light)) for light in room.wall_light),
+        )
+    ]
+    return np.concatenate(blends).astype(np.float32)

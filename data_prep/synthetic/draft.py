@@ -19,7 +19,9 @@ class Draft:
     body: Body
     rng: np.random.Generator
     local: dict[str, np.ndarray] = field(default_factory=dict)
+    legs: str = "stand"
     phase_rad: float = 0.0
+    """Place within the stride of those who walk."""
 
     def skeleton(self) -> PosedSkeleton:
         """The bones turned so far."""
@@ -55,8 +57,8 @@ def draw_trunk(draft: Draft) -> None:
     draft.local["pelvis"] = bent(d(2, 4), d(0, 5), d(0, 2.5))
     draft.local["spine"] = bent(d(2, 5), d(0, 6), d(0, 4))
     draft.local["chest"] = bent(d(3, 6), d(0, 7), d(0, 4))
-    draft.local["neck"] = bent(d(8, 8), d(0, 12), d(0, 5))
-    draft.local["head"] = bent(d(-3, 7), d(0, 14), d(0, 4))
+    draft.local["neck"] = bent(d(2, 8), d(0, 12), d(0, 5))
+    draft.local["head"] = bent(d(-1, 7), d(0, 14), d(0, 4))
 
 
 def lean_trunk(draft: Draft, pelvis_deg: float, spine_deg: float) -> None:

@@ -46,5 +46,5 @@ def seat_triangles(
     for x in (low[0], high[0] - leg):
         for y in (low[1], high[1] - leg):
             foot = np.array([x, y, 0.0])
-            parts.append(box_triangles(foot, foot + [leg, leg, height_mm - slab]))
+            parts.append(box_triangles(foot, foot + np.array([leg, leg, height_mm - slab])))
     return np.concatenate(parts)

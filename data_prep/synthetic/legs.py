@@ -167,17 +167,19 @@ def _floor(draft: Draft) -> None:
             forward, x = draft.uniform(0.42, 0.75) * full, draft.uniform(70.0, 200.0)
             pole, pitch = np.array([draft.uniform(0.0, 0.4) * outward, -0.3, 1.0]), 0.0
         else:
-            forward = draft.uniform(0.36, 0.48) * full + 60.0 * (side == "l")
-            x = draft.uniform(-120.0, -10.0)
-            pole, pitch = np.array([1.0 * outward, -0.35, 0.25]), 20.0
+            forward = draft.uniform(0.34, 0.4) * full + 105.0 * (side == "l")
+            x = draft.uniform(-90.0, 40.0)
+            pole, pitch = np.array([1.0 * outward, -0.35, 0.25]), 0.0
         height = 105.0 - (60.0 if kind == "crossed" else draft.body.ankle_height_mm)
         ankle = np.array([outward * x, -forward, -height])
-        yaw = outward * draft.degrees(45.0 if kind == "crossed" else 8.0, 8.0)
+        yaw = outward * draft.degrees(8.0, 8.0)
         _step(draft, side, ankle, yaw_rad=yaw, pole=pole)
-        foot = rotation_z(yaw) @ rotation_x(math.radians(pitch))
+        if kind == "crossed":
+            draft.local[f"{side}_foot"] = rotation_x(math.radians(30.0))
+            continue
         thigh = draft.local["pelvis"] @ draft.local[f"{side}_thigh"]
         shank = thigh @ draft.local[f"{side}_shank"]
-        draft.local[f"{side}_foot"] = shank.T @ foot
+        draft.local[f"{side}_foot"] = shank.T @ rotation_z(yaw) @ rotation_x(math.radians(pitch))
 
 
 def _kneel(draft: Draft) -> None:

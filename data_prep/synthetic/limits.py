@@ -97,10 +97,10 @@ def _shoulder_excess(rotation: Float[np.ndarray, "3 3"], outward: float) -> floa
 # A limb is a capsule: where it starts and ends (a blend of two points), and its radius relative
 # to the body's leg length of 850 mm.
 _CAPSULES: dict[str, tuple[tuple[str, str, float], tuple[str, str, float], float]] = {
-    "trunk": (("pelvis", "chest", 0.0), ("chest", "neck", 0.75), 100.0),
-    "l_trunk": (("pelvis", "l_thigh", 0.55), ("neck", "l_upperarm", 0.45), 88.0),
-    "r_trunk": (("pelvis", "r_thigh", 0.55), ("neck", "r_upperarm", 0.45), 88.0),
-    "skull": (("head", "head_top", 0.1), ("head", "head_top", 0.7), 84.0),
+    "trunk": (("pelvis", "chest", 0.0), ("chest", "neck", 0.6), 100.0),
+    "l_trunk": (("pelvis", "l_thigh", 0.55), ("chest", "l_upperarm", 0.5), 88.0),
+    "r_trunk": (("pelvis", "r_thigh", 0.55), ("chest", "r_upperarm", 0.5), 88.0),
+    "skull": (("head", "head_top", 0.1), ("head", "head_top", 0.7), 72.0),
 }
 for _side in ("l", "r"):
     _CAPSULES |= {

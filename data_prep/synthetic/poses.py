@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.synthetic.arms import draw_arms
+from data_prep.synthetic.arms import choose_arms, draw_arms
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.draft import Draft, Mixture, draw_trunk
 from data_prep.synthetic.legs import LEGS
 from data_prep.synthetic.limits import intersection_mm, limit_excess
 
-NUM_ATTEMPTS = 30
+NUM_ATTEMPTS = 32
+ATTEMPTS_PER_CHOICE = 16
 TOLERATED_INTERSECTION_MM = 12.0
 
 
@@ -40,9 +41,7 @@ ACTION_PRIORS: dict[str, ActionPrior] = {
     "Discussion": ActionPrior(
         legs=_STAND, arms={"gesture": 0.5, "one:gesture": 0.2, "two_crossed": 0.15, "front": 0.15}
     ),
-    "Eating": ActionPrior(
-        legs={"chair": 0.7, "stand": 0.3}, arms={"one:mouth": 0.6, "front": 0.25, "mouth": 0.15}
-    ),
+    "Eating": ActionPrior(legs={"chair": 0.7, "stand": 0.3}, arms={"one:mouth": 0.7, "front": 0.3}),
     "Greeting": ActionPrior(
         legs={"stand": 0.85, "bow": 0.15},
         arms={"one:wave": 0.45, "wave": 0.15, "one:gesture": 0.2, "hang": 0.1, "raise": 0.1},
@@ -117,9 +116,14 @@ def draw_pose(body: Body, action: str, *, rng: np.random.Generator) -> Pose:
     """
     if action not in ACTION_PRIORS:
         raise ValueError(f"unknown action {action!r}, known: {', '.join(ACTION_PRIORS)}")
+    prior = ACTION_PRIORS[action]
     best: Pose | None = None
-    for _ in range(NUM_ATTEMPTS):
-        pose = _attempt(body, ACTION_PRIORS[action], rng)
+    for attempt in range(NUM_ATTEMPTS):
+        if attempt % ATTEMPTS_PER_CHOICE == 0:  # else what is hard to draw would be rare
+            choice = Draft(body=body, rng=rng)
+            choice.legs = choice.choose(prior.legs)
+            arms = choose_arms(choice, prior.arms)
+        pose = _attempt(Draft(body=body, rng=rng, legs=choice.legs), arms)
         if best is None or pose.excess < best.excess:
             best = pose
         if best.excess == 0.0:
@@ -128,19 +132,17 @@ def draw_pose(body: Body, action: str, *, rng: np.random.Generator) -> Pose:
     return best
 
 
-def _attempt(body: Body, prior: ActionPrior, rng: np.random.Generator) -> Pose:
-    """Draw one pose, faults counted."""
-    draft = Draft(body=body, rng=rng)
-    legs = draft.choose(prior.legs)
+def _attempt(draft: Draft, arms: tuple[str, str]) -> Pose:
+    """Draw the details of a pose, faults counted."""
     draw_trunk(draft)
-    LEGS[legs](draft)
-    arms = draw_arms(draft, prior.arms)
+    LEGS[draft.legs](draft)
+    draw_arms(draft, arms)
     skeleton = draft.skeleton()
-    inside = max(0.0, intersection_mm(body, skeleton) - TOLERATED_INTERSECTION_MM)
+    inside = max(0.0, intersection_mm(draft.body, skeleton) - TOLERATED_INTERSECTION_MM)
     return Pose(
         local=draft.local,
-        sits_on_chair=legs == "chair",
-        legs=legs,
+        sits_on_chair=draft.legs == "chair",
+        legs=draft.legs,
         arms=arms,
         excess=inside + 100.0 * limit_excess(draft.local),
     )

@@ -1,12 +1,13 @@
 """Draw triangles with OpenGL through moderngl, without a window (extra `[synthetic]`)."""
 
 import sys
+from typing import Any
 
 import moderngl
 import numpy as np
 from jaxtyping import Float, UInt8
 
-NUM_SAMPLES = 8
+NUM_SAMPLES = 4
 NEAREST_MM = 100.0
 
 _VERTEX_SHADER = """
@@ -33,24 +34,17 @@ _CORNER = np.dtype([("position", np.float32, 3), ("colour", np.uint8, 3), ("spar
 class OpenGLRenderer:
     """A renderer with a depth buffer and multisampling, see `Renderer`."""
 
-    def __init__(self, crop_size_px: int) -> None:
-        self._size = crop_size_px
-        options = {"backend": "egl"} if sys.platform == "linux" else {}
+    def __init__(self) -> None:
+        # Windows and macOS have one backend each, which moderngl finds by itself.
+        options: dict[str, Any] = {"backend": "egl"} if sys.platform == "linux" else {}
         self._context = moderngl.create_context(standalone=True, **options)
         self._context.enable(moderngl.DEPTH_TEST)
         self._context.disable(moderngl.CULL_FACE)
-        samples = min(NUM_SAMPLES, self._context.max_samples)
-        shape = (crop_size_px, crop_size_px)
-        self._multisampled = self._context.framebuffer(
-            self._context.renderbuffer(shape, 4, samples=samples),
-            self._context.depth_renderbuffer(shape, samples=samples),
-        )
-        self._resolved = self._context.framebuffer(self._context.renderbuffer(shape, 4))
-        program = self._context.program(
+        self._program = self._context.program(
             vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER
         )
+        self._framebuffers: dict[int, tuple[Any, Any]] = {}
         self._capacity = 4096  # triangles
-        self._program = program
         self._allocate()
 
     def _allocate(self) -> None:
@@ -60,11 +54,26 @@ class OpenGLRenderer:
         content = [(self._buffer, "3f 3f1 1x1", "position", "colour")]
         self._array = self._context.vertex_array(self._program, content)
 
+    def _canvases(self, size_px: int) -> tuple[Any, Any]:
+        """A multisampled framebuffer and the one it is resolved into, kept by size."""
+        if size_px not in self._framebuffers:
+            shape = (size_px, size_px)
+            samples = min(NUM_SAMPLES, self._context.max_samples)
+            multisampled = self._context.framebuffer(
+                self._context.renderbuffer(shape, 4, samples=samples),
+                self._context.depth_renderbuffer(shape, samples=samples),
+            )
+            resolved = self._context.framebuffer(self._context.renderbuffer(shape, 4))
+            self._framebuffers[size_px] = (multisampled, resolved)
+        return self._framebuffers[size_px]
+
     def draw(
         self,
         corners_px: Float[np.ndarray, "triangles 3 2"],
         depths_mm: Float[np.ndarray, "triangles 3"],
         colours: UInt8[np.ndarray, "triangles 3"],
+        *,
+        size_px: int,
     ) -> UInt8[np.ndarray, "size size 4"]:
         """Draw triangles with a depth buffer; see `Renderer.draw`."""
         count = len(corners_px)
@@ -73,14 +82,15 @@ class OpenGLRenderer:
             self._allocate()
         vertices = np.zeros((count, 3), _CORNER)
         # Row 0 of the picture is OpenGL's bottom row, which is the first that is read back.
-        vertices["position"][..., :2] = (corners_px + 0.5) * (2.0 / self._size) - 1.0
+        vertices["position"][..., :2] = (corners_px + 0.5) * (2.0 / size_px) - 1.0
         # The inverse of depth is linear across a projected triangle.
         vertices["position"][..., 2] = 1.0 - 2.0 * NEAREST_MM / depths_mm
         vertices["colour"] = colours[:, None, :]
+        multisampled, resolved = self._canvases(size_px)
         self._buffer.write(vertices.tobytes())
-        self._multisampled.use()
-        self._multisampled.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
+        multisampled.use()
+        multisampled.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
         self._array.render(moderngl.TRIANGLES, vertices=3 * count)
-        self._context.copy_framebuffer(self._resolved, self._multisampled)
-        pixels = self._resolved.read(components=4, alignment=1)
-        return np.frombuffer(pixels, np.uint8).reshape(self._size, self._size, 4)
+        self._context.copy_framebuffer(resolved, multisampled)
+        pixels = resolved.read(components=4, alignment=1)
+        return np.frombuffer(pixels, np.uint8).reshape(size_px, size_px, 4)

@@ -11,16 +11,13 @@ _FRACTION_BITS = 4  # corners are given to OpenCV in sixteenths of a fine pixel
 class NumpyRenderer:
     """A renderer without OpenGL, see `Renderer`."""
 
-    def __init__(self, crop_size_px: int) -> None:
-        self._size = crop_size_px
-        fine = SUPERSAMPLING * crop_size_px
-        self._canvas = np.zeros((fine, fine, 4), np.uint8)
-
     def draw(
         self,
         corners_px: Float[np.ndarray, "triangles 3 2"],
         depths_mm: Float[np.ndarray, "triangles 3"],
         colours: UInt8[np.ndarray, "triangles 3"],
+        *,
+        size_px: int,
     ) -> UInt8[np.ndarray, "size size 4"]:
         """Draw triangles, the farther first; see `Renderer.draw`."""
         fine = SUPERSAMPLING * (corners_px + 0.5) - 0.5
@@ -31,15 +28,16 @@ class NumpyRenderer:
         fine = fine - outward * np.minimum(0.5 / np.maximum(length, 1e-6), 0.5)
         fixed = np.rint(fine * 2**_FRACTION_BITS).astype(np.int32)
         order = np.argsort(-depths_mm.mean(axis=1), kind="stable")
-        self._canvas[:] = 0
+        side = SUPERSAMPLING * size_px
+        canvas = np.zeros((side, side, 4), np.uint8)
         shades = colours.tolist()
         for triangle in order.tolist():
             red, green, blue = shades[triangle]
             cv2.fillConvexPoly(
-                self._canvas,
+                canvas,
                 fixed[triangle],
                 (red, green, blue, 255),
                 lineType=cv2.LINE_8,
                 shift=_FRACTION_BITS,
             )
-        return cv2.resize(self._canvas, (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return cv2.resize(canvas, (size_px, size_px), interpolation=cv2.INTER_AREA)

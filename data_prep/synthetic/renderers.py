@@ -14,20 +14,23 @@ RENDERERS = ("auto", "opengl", "numpy")
 
 
 class Renderer(Protocol):
-    """Draws opaque triangles into a square image."""
+    """Draws opaque triangles into a square tile of any size."""
 
     def draw(
         self,
         corners_px: Float[np.ndarray, "triangles 3 2"],
         depths_mm: Float[np.ndarray, "triangles 3"],
         colours: UInt8[np.ndarray, "triangles 3"],
+        *,
+        size_px: int,
     ) -> UInt8[np.ndarray, "size size 4"]:
         """Draw triangles, the nearer over the farther.
 
         Args:
-            corners_px: Corners in the image, pixel centres at integers.
+            corners_px: Corners in the tile, pixel centres at integers; what lies beyond is cut.
             depths_mm: Camera z of each corner, > 0.
             colours: RGB of each triangle.
+            size_px: Side of the tile.
 
         Returns:
             RGB multiplied by coverage, and coverage (0 to 255).
@@ -35,12 +38,11 @@ class Renderer(Protocol):
         ...
 
 
-def open_renderer(name: str, *, crop_size_px: int) -> Renderer:
+def open_renderer(name: str) -> Renderer:
     """Start a renderer in this process.
 
     Args:
         name: "opengl" or "numpy".
-        crop_size_px: Side of the image.
 
     Raises:
         ValueError: If the name is unknown, or OpenGL is not to be had here.
@@ -50,7 +52,7 @@ def open_renderer(name: str, *, crop_size_px: int) -> Renderer:
             try:
                 from data_prep.synthetic.render_gl import OpenGLRenderer
 
-                return OpenGLRenderer(crop_size_px)
+                return OpenGLRenderer()
             except Exception as error:  # drivers and libraries fail in many ways
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(
@@ -60,7 +62,7 @@ def open_renderer(name: str, *, crop_size_px: int) -> Renderer:
         case "numpy":
             from data_prep.synthetic.render_numpy import NumpyRenderer
 
-            return NumpyRenderer(crop_size_px)
+            return NumpyRenderer()
         case _:
             raise ValueError(f"unknown renderer {name!r}, known: {', '.join(RENDERERS)}")
 
@@ -72,11 +74,44 @@ def resolve_renderer(name: str) -> str:
         ValueError: If the renderer that is asked for is unknown or does not start.
     """
     if name != "auto":
-        open_renderer(name, crop_size_px=16)
+        open_renderer(name)
         return name
     try:
-        open_renderer("opengl", crop_size_px=16)
+        open_renderer("opengl")
     except ValueError as error:
         Console(stderr=True, soft_wrap=True).print(f"drawing with NumPy: {error}", markup=False)
         return "numpy"
     return "opengl"
+
+
+TILE_STEP_PX = 32
+
+
+def draw_triangles(
+    renderer: Renderer,
+    corners_px: Float[np.ndarray, "triangles 3 2"],
+    depths_mm: Float[np.ndarray, "triangles 3"],
+    colours: UInt8[np.ndarray, "triangles 3"],
+    *,
+    size_px: int,
+) -> tuple[UInt8[np.ndarray, "height width 4"], tuple[slice, slice]]:
+    """Draw triangles in the part of an image that they cover.
+
+    Args:
+        renderer: What draws.
+        corners_px: Corners in the image, pixel centres at integers.
+        depths_mm: Camera z of each corner, > 0.
+        colours: RGB of each triangle.
+        size_px: Side of the square image.
+
+    Returns:
+        The drawn part (see `Renderer.draw`), and its rows and columns in the image.
+    """
+    low = np.clip(np.floor(corners_px.min(axis=(0, 1))).astype(int) - 1, 0, size_px - 1)
+    high = np.clip(np.ceil(corners_px.max(axis=(0, 1))).astype(int) + 2, 1, size_px)
+    # Few tile sizes, so that a renderer may keep a canvas of each.
+    tile = TILE_STEP_PX * -(-int((high - low).max()) // TILE_STEP_PX)
+    drawn = renderer.draw(corners_px - low, depths_mm, colours, size_px=tile)
+    width, height = (np.minimum(low + tile, size_px) - low).tolist()
+    rows, columns = slice(low[1], low[1] + height), slice(low[0], low[0] + width)
+    return drawn[:height, :width], (rows, columns)

@@ -49,6 +49,16 @@ def shortest_rotation(start: Vector, end: Vector) -> Matrix:
     return np.eye(3) + cross + cross @ cross / (1.0 + cosine)
 
 
+def limited_turn(start: Vector, end: Vector, *, limit_rad: float) -> Matrix:
+    """Turn direction `start` towards direction `end`, by no more than a limit."""
+    a, b = unit(start), unit(end)
+    angle = math.acos(min(1.0, max(-1.0, float(a @ b))))
+    if angle <= limit_rad:
+        return shortest_rotation(a, b)
+    across = unit(b - a * float(a @ b))
+    return shortest_rotation(a, math.cos(limit_rad) * a + math.sin(limit_rad) * across)
+
+
 def twist_angle(rotation: Matrix) -> float:
     """Angle of the turn about z that precedes the swing, radians: rotation = swing @ twist."""
     # The quaternion's (w, z) up to a common factor.

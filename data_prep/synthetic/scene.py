@@ -1,4 +1,4 @@
-"""One synthetic photograph: who does what where, lit, drawn in the store's crop, with its labels."""
+"""One synthetic photograph: who does what where, lit and drawn in the store's crop, with labels."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from data_prep.synthetic.body import Body, load_body_model
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.furniture import seat_triangles
 from data_prep.synthetic.poses import Pose, draw_pose
-from data_prep.synthetic.renderers import Renderer
+from data_prep.synthetic.renderers import Renderer, draw_triangles
 from data_prep.synthetic.rotations import rotation_z
 from data_prep.synthetic.subjects import SPLIT_SUBJECTS, SUBJECTS, FaceRegions, face_colours
 from pose3d.data.store import HUMAN36M_ACTIONS, SPLITS
@@ -53,6 +53,8 @@ class Slot:
 def slot_of(split: str, index: int) -> Slot:
     """Subject, action, take, camera and frame of a record, balanced over any run of numbers.
 
+    No two records have one frame of one take: each is a pose of its own, seen by one camera.
+
     Args:
         split: "train" or "test".
         index: Number of the record in its split, from 0.
@@ -71,7 +73,7 @@ def slot_of(split: str, index: int) -> Slot:
         action=HUMAN36M_ACTIONS[action],
         take=int(take) + 1,
         camera_name=HUMAN36M_CAMERA_NAMES[camera],
-        frame=round_number * FRAME_STEP[split],
+        frame=(round_number * counts[0] + int(camera)) * FRAME_STEP[split],
     )
 
 
@@ -89,8 +91,7 @@ class Shot:
     slot: Slot
     image: UInt8[np.ndarray, "size size 3"]
     """The crop, RGB."""
-    coverage: UInt8[np.ndarray, "size size"]
-    """How much of each pixel the person covers, without furniture; 255 = all."""
+    vertices_world_mm: Float[np.ndarray, "vertices 3"]
     joints_camera_mm: Float[np.ndarray, "17 3"]
     joints_store_px: Float[np.ndarray, "17 2"]
     camera: Camera
@@ -159,13 +160,13 @@ class Studio:
         store_from_image = crop_from_image(
             square * torch.tensor([1.0, 1.0, self.margin]), crop_size_px=self.crop_size_px
         )
-        image, coverage = self._draw(slot, placed, store_from_image, rng)
+        image = self._draw(slot, placed, store_from_image, rng)
         joints_camera = camera.world_to_camera(torch.from_numpy(placed.joints_mm))
         joints_store = transform_points(store_from_image, camera.camera_to_image(joints_camera))
         return Shot(
             slot=slot,
             image=image,
-            coverage=coverage,
+            vertices_world_mm=placed.vertices_mm,
             joints_camera_mm=joints_camera.numpy(),
             joints_store_px=joints_store.numpy(),
             camera=camera,
@@ -173,6 +174,20 @@ class Studio:
             box_image_px=square.numpy(),
             pose=pose,
         )
+
+    def silhouette(self, shot: Shot) -> UInt8[np.ndarray, "size size"]:
+        """How much of each pixel the person covers, without furniture; 255 = all."""
+        store_from_image = torch.from_numpy(shot.store_from_image)
+        pixels, depths = self._project(shot.camera, shot.vertices_world_mm, store_from_image)
+        faces = self._model.faces
+        white = np.full((len(faces), 3), 255, np.uint8)
+        size = self.crop_size_px
+        drawn, tile = draw_triangles(
+            self._renderer, pixels[faces], depths[faces], white, size_px=size
+        )
+        coverage = np.zeros((size, size), np.uint8)
+        coverage[tile] = drawn[..., 3]
+        return coverage
 
     def _place(
         self, slot: Slot, pose: Pose, rng: np.random.Generator
@@ -231,7 +246,7 @@ class Studio:
         placed: _Placed,
         store_from_image: torch.Tensor,
         rng: np.random.Generator,
-    ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
+    ) -> UInt8[np.ndarray, "size size 3"]:
         """Light and draw person, seat, shadow and room; develop the picture."""
         camera = self.camera(slot.subject, slot.camera_name)
         faces = self._model.faces
@@ -253,16 +268,17 @@ class Studio:
             shaded = np.concatenate([shaded, shade * seat_colour * light.tint])
         rgb = np.clip(255.0 * shaded, 0.0, 255.0).astype(np.uint8)
         front = _is_front(corners_px)
-        drawn = self._renderer.draw(corners_px[front], corner_depths[front], rgb[front])
-        coverage = drawn[..., 3]
-        if len(seat):
-            alone = front[: len(faces)]
-            coverage = self._renderer.draw(
-                pixels[faces][alone], depths[faces][alone], rgb[: len(faces)][alone]
-            )[..., 3]
-        background = self._background(camera, slot, corners_mm, light, store_from_image, rng)
-        picture = background * (1.0 - drawn[..., 3:].astype(np.float32) / 255.0) + drawn[..., :3]
-        return self._develop(picture, slot, store_from_image, rng), coverage.copy()
+        drawn, tile = draw_triangles(
+            self._renderer,
+            corners_px[front],
+            corner_depths[front],
+            rgb[front],
+            size_px=self.crop_size_px,
+        )
+        picture = self._background(camera, slot, corners_mm, light, store_from_image, rng)
+        clear = 1.0 - drawn[..., 3:].astype(np.float32) / 255.0
+        picture[tile] = picture[tile] * clear + drawn[..., :3]
+        return self._develop(picture, slot, store_from_image, rng)
 
     def _background(
         self,
@@ -283,9 +299,8 @@ class Studio:
             image_from_store=image_from_store,
             size=self.crop_size_px,
         )
-        lit = corners_mm[_normals(corners_mm) @ light.direction > 0]
-        fall = lit[..., 2:] / light.direction[2]
-        on_floor = lit - fall * light.direction
+        points = corners_mm.mean(axis=1)
+        on_floor = points - points[:, 2:] / light.direction[2] * light.direction
         pixels, _ = self._project(camera, on_floor, store_from_image)
         mask = _shadow_mask(pixels, self.crop_size_px)
         darkening = np.where(is_floor, mask, 0.0).astype(np.float32) * np.float32(light.strength)
@@ -379,12 +394,13 @@ def _is_front(corners_px: Float[np.ndarray, "n 3 2"]) -> np.ndarray:
     return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0
 
 
-def _shadow_mask(corners_px: np.ndarray, size: int) -> Float[np.ndarray, "size size"]:
-    """Soft union of triangles, 0 to 1, drawn at half the size."""
+def _shadow_mask(points_px: Float[np.ndarray, "n 2"], size: int) -> Float[np.ndarray, "size size"]:
+    """Soft union of small patches around points, 0 to 1, drawn at half the size."""
     half = (size + 1) // 2
     mask = np.zeros((half, half), np.uint8)
-    fixed = np.rint(np.clip((corners_px - 0.5) / 2.0, -2000, 2000) * 16.0).astype(np.int32)
-    for triangle in fixed:
-        cv2.fillConvexPoly(mask, triangle, 255, lineType=cv2.LINE_8, shift=4)
-    soft = cv2.GaussianBlur(mask, (0, 0), 1.3)
+    column, row = np.rint((points_px - 0.5) / 2.0).astype(np.int64).T
+    inside = (column >= 0) & (column < half) & (row >= 0) & (row < half)
+    mask[row[inside], column[inside]] = 255
+    grown = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    soft = cv2.GaussianBlur(cv2.dilate(grown, np.ones((3, 3), np.uint8)), (0, 0), 1.4)
     return cv2.resize(soft, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255.0

@@ -1,0 +1,277 @@
+"""Write a synthetic Human3.6M to a store, shard by shard, in several processes.
+
+A record depends on the seed, its split and its number alone; a run that was stopped goes on with
+the shards that are missing, and its store has the digest of an uninterrupted run.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from data_prep.synthetic.cameras import IMAGE_SIZES_PX
+from data_prep.synthetic.renderers import open_renderer, resolve_renderer
+from data_prep.synthetic.scene import BOX_DEFINITION, Shot, Studio
+from pose3d.data.store import ShardWriter, StoreHeader, StoreRecord, begin_store, finalise_store
+from pose3d.geometry.skeleton import HUMAN36M_17
+
+GENERATOR_VERSION = 1
+"""Raised whenever the same seed gives other images or labels."""
+SHARD_SIZE = 250
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What a process needs to write shards."""
+
+    directory: Path
+    header: StoreHeader
+    seed: int
+    renderer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """The records of one shard: numbers [start, stop) of a split."""
+
+    split: str
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The shard's file."""
+        return f"shard-{self.split}-{self.start // SHARD_SIZE:05d}.h5"
+
+
+def generate_synthetic(
+    store_path: Path | str,
+    *,
+    num_train: int,
+    num_test: int,
+    crop_size_px: int = 256,
+    margin: float = 1.84,
+    jpeg_quality: int = 92,
+    seed: int = 0,
+    renderer: str = "auto",
+    num_workers: int = 2,
+    progress: bool = True,
+) -> str:
+    """Render a synthetic Human3.6M into a store.
+
+    Seven subjects (1, 5, 6, 7, 8 for training, 9 and 11 for testing) act under Human3.6M's action
+    names before its four cameras; subjects, actions and cameras occur equally often.
+
+    Args:
+        store_path: The store's folder; one that a stopped run with the same arguments left is
+            finished.
+        num_train: Training images.
+        num_test: Test images.
+        crop_size_px: Side of the stored crops, pixels.
+        margin: What a crop shows over the side of the person's square.
+        jpeg_quality: 1 to 100.
+        seed: Every record follows from (seed, split, number); at least 0.
+        renderer: "opengl", "numpy", or "auto" for OpenGL where it works.
+        num_workers: Processes; with 1 everything happens in this one.
+        progress: Show a progress bar on the standard error stream.
+
+    Returns:
+        The store's digest.
+
+    Raises:
+        ValueError: If a number is out of range, the renderer does not start, or the folder holds
+            something else.
+        OSError: If the folder cannot be written.
+    """
+    if min(num_train, num_test) < 0 or num_train + num_test == 0:
+        raise ValueError(f"need images to make, got num_train {num_train}, num_test {num_test}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    header = StoreHeader(
+        skeleton=HUMAN36M_17.name,
+        source=f"synthetic Human3.6M, version {GENERATOR_VERSION}, seed {seed}",
+        box_definition=BOX_DEFINITION,
+        crop_size_px=crop_size_px,
+        margin=margin,
+        jpeg_quality=jpeg_quality,
+    )
+    directory = Path(store_path)
+    job = _Job(directory=directory, header=header, seed=seed, renderer=resolve_renderer(renderer))
+    plan = _plan(job, num_train=num_train, num_test=num_test)
+    finished = begin_store(directory, plan=plan)
+    chunks = _chunks("train", num_train) + _chunks("test", num_test)
+    missing = [chunk for chunk in chunks if chunk.name not in finished]
+    with _progress_bar(progress) as bar:
+        done = sum(c.stop - c.start for c in chunks) - sum(c.stop - c.start for c in missing)
+        task = bar.add_task("rendering", total=num_train + num_test, completed=done)
+        if num_workers == 1 or len(missing) <= 1:
+            _write_here(job, missing, lambda: bar.advance(task))
+        else:
+            _write_in_processes(job, missing, num_workers=num_workers, bar=bar, task=task)
+    return finalise_store(directory, header)
+
+
+def _plan(job: _Job, *, num_train: int, num_test: int) -> dict[str, Any]:
+    """Everything the shards depend on."""
+    return {
+        "source": "synthetic",
+        "version": GENERATOR_VERSION,
+        "train": num_train,
+        "test": num_test,
+        "size": job.header.crop_size_px,
+        "margin": job.header.margin,
+        "quality": job.header.jpeg_quality,
+        "seed": job.seed,
+        "renderer": job.renderer,
+        "shard_size": SHARD_SIZE,
+    }
+
+
+def _chunks(split: str, count: int) -> list[_Chunk]:
+    starts = range(0, count, SHARD_SIZE)
+    return [_Chunk(split=split, start=s, stop=min(s + SHARD_SIZE, count)) for s in starts]
+
+
+class _SpeedColumn(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        """Draw the speed once it is known."""
+        return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
+
+
+def _progress_bar(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _SpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
+
+
+def _studio(job: _Job) -> Studio:
+    size = job.header.crop_size_px
+    return Studio(
+        job.seed,
+        crop_size_px=size,
+        margin=job.header.margin,
+        renderer=open_renderer(job.renderer),
+    )
+
+
+def _write_here(job: _Job, chunks: list[_Chunk], advance: Callable[[], None]) -> None:
+    """Write shards in this process."""
+    if not chunks:
+        return
+    studio = _studio(job)
+    for chunk in chunks:
+        _write_shard(studio, job, chunk, advance)
+
+
+def _write_shard(studio: Studio, job: _Job, chunk: _Chunk, advance: Callable[[], None]) -> None:
+    with ShardWriter(job.directory / chunk.name, header=job.header) as shard:
+        for index in range(chunk.start, chunk.stop):
+            shot = studio.shoot(chunk.split, index)
+            shard.add(record_of(shot, jpeg_quality=job.header.jpeg_quality))
+            advance()
+
+
+def record_of(shot: Shot, *, jpeg_quality: int) -> StoreRecord:
+    """Encode a shot as a store's record; every joint counts and is taken for visible."""
+    image_bgr = cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR)
+    is_encoded, jpeg = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    assert is_encoded
+    slot = shot.slot
+    num_joints = len(shot.joints_camera_mm)
+    return StoreRecord(
+        image_jpeg=jpeg.tobytes(),
+        joints_camera_mm=shot.joints_camera_mm,
+        weight=np.ones((num_joints, 3)),
+        visibility=np.ones(num_joints, np.uint8),
+        camera=shot.camera,
+        camera_name=slot.camera_name,
+        store_from_image=shot.store_from_image,
+        box_image_px=shot.box_image_px,
+        subject=slot.subject,
+        action=slot.action,
+        subaction=slot.take,
+        frame=slot.frame,
+        split=slot.split,
+        source_file=f"synthetic/{slot.split}/{slot.index:06d}",
+        image_size_px=IMAGE_SIZES_PX[slot.camera_name],
+    )
+
+
+# --- worker processes: each keeps one studio ----------------------------------------------------
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(job: _Job, counter: Any) -> None:
+    """Prepare a process: one thread each, since the processes share the cores."""
+    import torch
+
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software OpenGL
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _worker.update(job=job, counter=counter, studio=_studio(job))
+
+
+def _work(chunk: _Chunk) -> None:
+    """Write one shard in a worker process."""
+    counter = _worker["counter"]
+
+    def advance() -> None:
+        with counter.get_lock():
+            counter.value += 1
+
+    _write_shard(_worker["studio"], _worker["job"], chunk, advance)
+
+
+def _write_in_processes(
+    job: _Job, chunks: list[_Chunk], *, num_workers: int, bar: Progress, task: TaskID
+) -> None:
+    """Write shards in fresh processes; a forked one could inherit a locked library."""
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    done_before = int(bar.tasks[task].completed)
+    pool = ProcessPoolExecutor(
+        min(num_workers, len(chunks)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(job, counter),
+    )
+    try:
+        futures = [pool.submit(_work, chunk) for chunk in chunks]
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_EXCEPTION)
+            for future in finished:
+                future.result()
+            bar.update(task, completed=done_before + counter.value)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
