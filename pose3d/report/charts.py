@@ -16,20 +16,30 @@ NUM_BINS = 12
 MOST_POINTS = 6000
 """Points of a scatter plot; more are thinned evenly."""
 CURVES: dict[str, tuple[str, str, dict[str, str]]] = {
-    "loss": ("Training loss", "loss (nats)", {"loss": "loss"}),
+    "loss": (
+        "Loss",
+        "loss and its parts (nats)",
+        {
+            "loss": "sum",
+            "base": "−log Q",
+            "log_scale": "log σ",
+            "flow": "−log G",
+            "log_s": "−log s",
+        },
+    ),
     "error": (
         "Validation error",
         "error (mm)",
         {
-            "validation_mpjpe_mm": "MPJPE",
-            "validation_pa_mpjpe_mm": "PA-MPJPE",
+            "mpjpe_mm": "MPJPE",
+            "pa_mpjpe_mm": "PA-MPJPE",
             "mean_pose_mpjpe_mm": "mean pose",
         },
     ),
-    "parts": (
-        "Parts of the loss",
-        "part of the loss (nats)",
-        {"base": "−log Q", "log_scale": "log σ", "flow": "−log G", "log_s": "−log s"},
+    "sigma": (
+        "Predicted σ",
+        "median σ (1, normalised)",
+        {f"sigma_{axis}_median": AXIS_MEANING[axis] for axis in "uvd"},
     ),
     "learning_rate": ("Learning rate", "learning rate (1)", {"learning_rate": "learning rate"}),
 }
@@ -82,9 +92,11 @@ def error_per_joint(results: RunResults, theme: Theme) -> Figure:
     return figure
 
 
-def error_per_action(results: RunResults, theme: Theme) -> Figure:
-    """MPJPE and PA-MPJPE of every action, best first, with both averages as lines."""
+def error_per_action(results: RunResults, theme: Theme) -> Figure | None:
+    """MPJPE and PA-MPJPE of every action, best first, both averages as lines; None for one."""
     table = sorted(results.metrics["per_action"].items(), key=lambda item: item[1]["mpjpe_mm"])
+    if len(table) < 2:
+        return None
     figure = new_figure(9.2, 0.36 * len(table) + 1.7)
     axes = figure.subplots()
     rows = np.arange(len(table))
@@ -192,7 +204,8 @@ def training_curves(results: RunResults, theme: Theme) -> Figure | None:
     figure = new_figure(9.2, 3.0 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, lines) in zip(grid, panels, strict=False):
-        for (label, x, y), colour in zip(lines, (theme.ink, *theme.axes), strict=False):
+        colours = theme.axes if name == "sigma" else (theme.ink, *theme.axes, theme.bar)
+        for (label, x, y), colour in zip(lines, colours, strict=False):
             few = "o" if len(x) < 30 else None
             axes.plot(x, y, color=colour, linewidth=1.8, marker=few, ms=3.5, label=label)
         title, unit, _ = CURVES[name]
@@ -251,7 +264,7 @@ def legend_above(axes: Axes, title: str, *, reverse: bool = False) -> None:
         reverse=reverse,
         loc="lower right",
         bbox_to_anchor=(1.0, 1.0),
-        ncols=4,
+        ncols=5,
         handlelength=0.9,
         handletextpad=0.5,
         columnspacing=1.2,

@@ -152,7 +152,9 @@ def page(results: RunResults, figures: list[DrawnFigure]) -> str:
 def subtitle(results: RunResults) -> str:
     """How much was judged."""
     counts = results.metrics["counts"]
-    text = f"{counts['samples']} test records, {counts['joints_per_sample']} joints"
+    split = results.predictions.metadata.get("split")
+    named = f" of the split {split}" if split else ""
+    text = f"{counts['samples']} records{named}, {counts['joints_per_sample']} joints"
     if counts["samples_left_out"]:
         text += f"; {counts['samples_left_out']} records without labels left out"
     if counts["joints_left_out"]:
@@ -178,25 +180,21 @@ def tiles(metrics: dict[str, Any]) -> str:
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """Every headline metric under every average."""
-    head = "".join(f"<th>{label}</th>" for _, label in AVERAGES)
-    rows = [
-        ('<tr class="main">' if key == "mpjpe_mm" else "<tr>")
-        + f"<td>{label}</td>"
-        + "".join(f"<td>{number(metrics, key + suffix)}</td>" for suffix, _ in AVERAGES)
-        + f'<td class="unit">{unit}</td></tr>'
-        for key, label, unit in METRIC_ROWS
-    ]
-    key = "baseline_mean_pose_mpjpe_mm"
-    if look_up(metrics, key) is not None:
-        rows.append(
-            f"<tr><td>MPJPE of the mean training pose</td><td>{number(metrics, key)}</td>"
-            '<td></td><td></td><td></td><td class="unit">mm</td></tr>'
-        )
+    has_baseline = look_up(metrics, "baseline_mean_pose_mpjpe_mm") is not None
+    labels = [label for _, label in AVERAGES] + ["mean pose, records"] * has_baseline
+    head = "".join(f"<th>{label}</th>" for label in labels)
+    rows = []
+    for key, label, unit in METRIC_ROWS:
+        keys = [key + suffix for suffix, _ in AVERAGES]
+        keys += [f"baseline_mean_pose_{key}"] * has_baseline
+        cells = "".join(f"<td>{number(metrics, name)}</td>" for name in keys)
+        start = '<tr class="main">' if key == "mpjpe_mm" else "<tr>"
+        rows.append(f'{start}<td>{label}</td>{cells}<td class="unit">{unit}</td></tr>')
     return (
         f'<div class="card scroll"><table><thead><tr><th></th>{head}<th></th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         "<p class='muted'>“Without root” leaves the root's zero out of the average. Alignments use "
-        "all labelled joints.</p>"
+        "all labelled joints. Mean pose: what always predicting the mean training pose gives.</p>"
     )
 
 
@@ -247,13 +245,11 @@ def density_facts(results: RunResults) -> str:
     """The residual density in numbers, or why there is none."""
     density = results.density
     if density is None:
-        return (
-            '<p class="note">No residual density was tabulated; the test residuals stand alone.</p>'
-        )
+        return '<p class="note">There is no density.npz; the residuals found stand alone.</p>'
     if not density.available:
         return (
             f'<p class="note">There is no learned density to draw: {escape(density.reason)}. '
-            "The test residuals stand alone.</p>"
+            "The residuals found stand alone.</p>"
         )
     spread = [density.covariance[axis, axis] ** 0.5 for axis in range(3)]
     rows = [
@@ -331,7 +327,9 @@ def run_facts(results: RunResults) -> str:
     rows = [
         (key.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
         for key, value in results.metrics.items()
-        if key not in known and isinstance(value, int | float | str)
+        if key not in known
+        and not key.startswith("baseline_mean_pose_")
+        and isinstance(value, int | float | str)
     ]
     rows += [
         (key.replace("_", " "), str(value))

@@ -56,8 +56,8 @@ CHARTS: tuple[tuple[FigureText, Draw], ...] = (
             name="sigma_per_joint",
             section=SIGMA,
             title="Predicted σ of every joint",
-            caption="Mean over the test records. Left: in crop coordinates, where 1 is the side of "
-            "the crop (u, v) or the depth range (d). Right: in millimetres along the camera axes. "
+            caption="Mean over the judged records. Left: in crop coordinates, where 1 is the side "
+            "of the crop (u, v) or the depth range (d). Right: in millimetres along the camera axes. "
             "The root's depth is given, not predicted, and has no bar.",
             alternative="Bar chart of the mean predicted scale of every joint along three axes, "
             "normalised on the left and in millimetres on the right.",
@@ -81,7 +81,7 @@ CHARTS: tuple[tuple[FigureText, Draw], ...] = (
             name="error_against_sigma",
             section=SIGMA,
             title="Does σ know the error?",
-            caption="Left: every joint of the test set but the root (a sample of the points, all "
+            caption="Left: every judged joint but the root (a sample of the points, all "
             "of them in the bins); σ radius = √(σx² + σy² + σz²). A useful σ makes the band rise. "
             "Right: rank correlation within one joint, where knowing that wrists are harder than "
             "hips does not help; dotted: mean.",
@@ -94,9 +94,9 @@ CHARTS: tuple[tuple[FigureText, Draw], ...] = (
         FigureText(
             name="residual_density",
             section=SIGMA,
-            title="Learned residual density against the test residuals",
+            title="Learned residual density against the residuals found",
             caption="Residual = (label − prediction)/σ, all joints together. Hexagons and bars: "
-            "the test set (hexagons on a logarithmic scale). Lines: the density that the "
+            "the judged records (hexagons on a logarithmic scale). Lines: the density that the "
             "likelihood has learned. They agree where the model describes its own errors.",
             alternative="Three panels of residual pairs as hexagons with contours of the learned "
             "density, and three histograms of single axes with the learned marginals.",

@@ -77,7 +77,7 @@ def draw_crop(
     predicted = (predictions.mean_uvd[row, :, :2] + 0.5) * size
     target = (predictions.target_uvd[row, :, :2] + 0.5) * size
     sigma = predictions.scale_uvd[row, :, :2] * size
-    axes.imshow(image)
+    axes.imshow(image, interpolation="bilinear")
     labelled = predictions.labelled[row]
     for parent, child in results.bones:
         if labelled[parent] and labelled[child]:
@@ -86,7 +86,7 @@ def draw_crop(
         bone(axes, predicted[[parent, child]], bone_colour(results, parent, child), width=1.9)
     for joint, side in enumerate(results.sides):
         colour = ON_PHOTOGRAPH[side]
-        for factor, alpha in ((1, 0.30), (2, 0.0)):
+        for factor, alpha in ((1, 0.12), (2, 0.0)):
             width, height = 2 * factor * sigma[joint]
             axes.add_patch(
                 Ellipse(
@@ -94,9 +94,9 @@ def draw_crop(
                     width,
                     height,
                     facecolor=(*rgb(colour), alpha),
-                    edgecolor=(*rgb(colour), 0.9 if factor == 1 else 0.55),
+                    edgecolor=(*rgb(colour), 0.9 if factor == 1 else 0.45),
                     linewidth=0.9 if factor == 1 else 0.7,
-                    zorder=4,
+                    zorder=2,
                 )
             )
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
@@ -189,7 +189,7 @@ def soften(axes: Axes3D, theme: Theme, *, foreshortened: str) -> None:
         axis.set_pane_color((0, 0, 0, 0))
         axis.line.set_color(theme.grid)
         axis.set_major_locator(FixedLocator([0]) if name == foreshortened else MultipleLocator(500))
-        axis.set_tick_params(labelsize=7.5, pad=-2)
+        axis.set_tick_params(labelsize=7.5, pad=1 if name == "z" else -2)
         axis.label.set_size(8.5)
         axis.labelpad = -5 if name == "z" else -7
     axes.tick_params(length=0)
@@ -211,7 +211,8 @@ def sigma_on_skeleton(results: RunResults, theme: Theme) -> Figure:
     sigma[2, results.predictions.root] = np.nan
     scale = Normalize(0, float(np.nanmax(sigma)))
     reach = max(300.0, float(np.abs(pose[:, 0]).max()))
-    figure = new_figure(9.2, 5.4)
+    height = float(np.ptp(pose[:, 1])) / reach
+    figure = new_figure(9.2, min(6.0, 1.2 + 1.05 * height))
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, values, axis in zip(panels, sigma, "xyz", strict=True):
         for parent, child in results.bones:

@@ -1,4 +1,4 @@
-"""The learned density of the standardised residual against the residuals found on the test set."""
+"""The learned density of the standardised residual against the residuals that were found."""
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +19,7 @@ SHOWN = 0.99
 
 
 def residual_density(results: RunResults, theme: Theme) -> Figure:
-    """Pairs of axes above (hexagons: test residuals; lines: learned density), single axes below."""
+    """Pairs of axes above, single axes below: residuals found, and the learned density as lines."""
     density = results.density if results.density is not None and results.density.available else None
     residual = results.predictions.standardised_residual
     residual = residual[np.isfinite(residual[..., :2]).all(-1)]
@@ -33,7 +33,7 @@ def residual_density(results: RunResults, theme: Theme) -> Figure:
         axes.set_title(f"{AXES[pair[0]]} and {AXES[pair[1]]}")
     for axis, axes in enumerate(panels[1]):
         draw_axis(axes, residual[:, axis], density, theme, axis=axis, reach=reach[axis])
-    keys = [Line2D([], [], ls="", marker="h", ms=9, color=theme.axes[0], label="test residuals")]
+    keys = [Line2D([], [], ls="", marker="h", ms=9, color=theme.axes[0], label="residuals found")]
     if density is not None:
         label = "learned density, 50 / 80 / 95 % inside"
         keys.append(Line2D([], [], color=theme.left, linewidth=1.8, label=label))

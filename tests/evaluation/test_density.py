@@ -99,12 +99,12 @@ def test_the_geometric_median_has_the_least_mean_distance():
 
 def test_a_narrow_peak_on_a_wide_foot_is_found():
     def log_density(x):
-        peak = stats.norm.logpdf(x, 0, 0.15).sum(-1)
+        peak = stats.norm.logpdf(x, 0, 0.1).sum(-1)
         return np.logaddexp(np.log(0.5) + peak, np.log(0.5) + stats.laplace.logpdf(x).sum(-1))
 
     table = ResidualDensity.from_log_density(log_density)
     assert table.normaliser == pytest.approx(1, abs=1e-3)
-    assert table.covariance[0, 0] == pytest.approx(0.5 * 0.15**2 + 0.5 * 2, abs=0.01)
+    assert table.covariance[0, 0] == pytest.approx(0.5 * 0.1**2 + 0.5 * 2, abs=0.01)
 
 
 def test_the_density_of_a_flow_integrates_to_one(bent_density):

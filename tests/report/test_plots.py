@@ -23,7 +23,7 @@ def results(run):
             "event": "epoch",
             "epoch": epoch,
             "loss": 3 - epoch,
-            "validation_mpjpe_mm": 90 - epoch,
+            "mpjpe_mm": 90 - epoch,
             "learning_rate": 1e-3,
         }
         for epoch in (1, 2, 3)
@@ -152,6 +152,12 @@ def test_histograms_integrate_to_the_share_they_show(results):
 
 def test_a_run_without_a_log_has_no_training_curves(results):
     assert figure(charts.training_curves, dataclasses.replace(results, log=[])) is None
+
+
+def test_a_single_action_is_not_compared(results):
+    table = {"Walking": results.metrics["per_action"]["Walking"]}
+    alone = dataclasses.replace(results, metrics={**results.metrics, "per_action": table})
+    assert figure(charts.error_per_action, alone) is None
 
 
 def test_worst_cases_come_first_and_no_kind_crowds_out_the_others(results):
