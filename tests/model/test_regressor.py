@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy import special
 
 from pose3d.geometry.skeleton import HUMAN36M_18
 from pose3d.model.backbone import ResNet
@@ -53,12 +54,14 @@ def test_released_start(model):
 @pytest.mark.parametrize("floor", [1e-4, 0.05])
 def test_scale_stays_between_its_floor_and_one(images, floor):
     torch.manual_seed(0)
-    model = PoseRegressor(ModelConfig(**TINY, scale_floor=floor), 2)
+    model = PoseRegressor(ModelConfig(**TINY, scale_floor=floor), 2).eval()
     with torch.no_grad():
         model.scale_head.bias.copy_(torch.tensor([-200.0, -5, 0, 5, 200, 0]))
     scale = model(images).scale
+    raw = model.scale_head(model.backbone(images)).detach().double().view(-1, 2, 3)
+    expected = floor + (1 - floor) * special.expit(raw)
+    torch.testing.assert_close(scale.double(), expected, rtol=1e-5, atol=0)
     assert scale.min().item() == pytest.approx(floor)
-    assert scale.max() <= 1
     scale.log().sum().backward()
     assert model.scale_head.bias.grad.isfinite().all()
 
