@@ -57,8 +57,8 @@ CHARTS: tuple[tuple[FigureText, Draw], ...] = (
             section=SIGMA,
             title="Predicted σ of every joint",
             caption="Mean over the judged records. Left: in crop coordinates, where 1 is the side "
-            "of the crop (u, v) or the depth range (d). Right: in millimetres along the camera axes. "
-            "The root's depth is given, not predicted, and has no bar.",
+            "of the crop (u, v) or the depth range (d). Right: in millimetres along the camera "
+            "axes. The root's depth is given, not predicted, and has no bar.",
             alternative="Bar chart of the mean predicted scale of every joint along three axes, "
             "normalised on the left and in millimetres on the right.",
         ),

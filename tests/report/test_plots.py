@@ -88,6 +88,16 @@ def test_joints_on_a_crop_lie_on_the_drawn_limbs(results):
         assert red > blue, f"row {row}: no limb at ({x}, {y})"
 
 
+def test_predicted_joints_on_a_crop_are_those_of_the_full_image(results):
+    drawn = figure(poses.case, results, example=0)
+    predictions, row = results.predictions, results.examples.rows[0]
+    image_px = np.column_stack([predictions.predicted_image_px[row], np.ones(17)])
+    expected = (image_px @ predictions.crop_from_image[row].T)[:, :2]
+    lines = drawn.axes[0].lines[len(results.bones) :]
+    for line, bone in zip(lines, results.bones, strict=True):
+        np.testing.assert_allclose(line.get_xydata(), expected[list(bone)], atol=0.01)
+
+
 def test_ellipses_have_one_and_two_sigma_as_half_axes(results):
     drawn = figure(poses.case, results, example=0)
     row, size = results.examples.rows[0], results.examples.images.shape[1]
