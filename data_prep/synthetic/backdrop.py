@@ -219,38 +219,57 @@ class Backdrop:
         is_floor = floor_t < wall_t
         t = np.where(is_floor, floor_t, wall_t)
         hit_x, hit_y, hit_z = x + dx * t, y + dy * t, z + dz * t
-        floor = self._floor(room, hit_x, hit_y)
-        wall = self._wall(room, np.where(is_x_wall, hit_y, hit_x), hit_z)
+        u, v = _texel_places(room, hit_x, hit_y, hit_z, is_floor=is_floor, is_x_wall=is_x_wall)
+        textures = (self.floors[room.floor_texture], self.walls[room.wall_texture])
+        grey = _sample(textures, u, v, is_second=~is_floor)
         surface = np.where(is_floor, 0, np.where(is_x_wall, 1 + wall_x, 3 + wall_y))
-        shade = 256 * surface + np.where(is_floor, floor, wall)
-        return np.take(_palette(room), shade, axis=0), is_floor
+        return np.take(_palette(room), (surface << 8) + grey, axis=0), is_floor
 
-    def _floor(self, room: Room, x: np.ndarray, y: np.ndarray) -> UInt8[np.ndarray, "size size"]:
-        scale = room.floor_scale * TEXELS_PER_METRE / 1000.0
-        c, s = np.cos(room.floor_turn_rad) * scale, np.sin(room.floor_turn_rad) * scale
-        u = np.float32(c) * x - np.float32(s) * y + np.float32(room.shift[0])
-        v = np.float32(s) * x + np.float32(c) * y + np.float32(room.shift[1])
-        return _sample(self.floors[room.floor_texture], u, v)
 
-    def _wall(
-        self, room: Room, along: np.ndarray, height: np.ndarray
-    ) -> UInt8[np.ndarray, "size size"]:
-        scale = np.float32(TEXELS_PER_METRE / 1000.0)
-        u = along * scale + np.float32(room.shift[1])
-        v = np.float32(TEXTURE_SIZE - 1) - height * scale
-        return _sample(self.walls[room.wall_texture], u, v)
+def _texel_places(
+    room: Room,
+    x: Float[np.ndarray, "size size"],
+    y: Float[np.ndarray, "size size"],
+    z: Float[np.ndarray, "size size"],
+    *,
+    is_floor: Bool[np.ndarray, "size size"],
+    is_x_wall: Bool[np.ndarray, "size size"],
+) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
+    """Places in the floor's or the walls' texture of points of the room, texels."""
+    scale = TEXELS_PER_METRE / 1000.0
+    turned = room.floor_scale * scale
+    c, s = (np.float32(turned * f(room.floor_turn_rad)) for f in (np.cos, np.sin))
+    shift_u, shift_v = (np.float32(value) for value in room.shift)
+    along = np.where(is_x_wall, y, x)
+    u = np.where(is_floor, c * x - s * y + shift_u, np.float32(scale) * along + shift_v)
+    v = np.where(is_floor, s * x + c * y + shift_v, np.float32(-scale) * z - np.float32(1.0))
+    return u, v
 
 
 def _hit(direction: np.ndarray, start: float, low: float, high: float) -> tuple[np.ndarray, ...]:
     """Which of two walls a ray meets (1 for the high one), and how far along the ray."""
     positive = direction > 0
     distance = np.where(positive, np.float32(high - start), np.float32(start - low))
-    return positive, distance / np.maximum(np.abs(direction), np.float32(1e-6))
+    return positive.astype(np.int64), distance / np.maximum(np.abs(direction), np.float32(1e-6))
 
 
-def _sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> UInt8[np.ndarray, "size size"]:
-    """Texture at texel places, repeated without end."""
-    return cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+def _sample(
+    textures: tuple[np.ndarray, np.ndarray],
+    u: Float[np.ndarray, "size size"],
+    v: Float[np.ndarray, "size size"],
+    *,
+    is_second: Bool[np.ndarray, "size size"],
+) -> UInt8[np.ndarray, "size size"]:
+    """One of two textures at texel places, repeated without end."""
+    side = TEXTURE_SIZE + 1  # a texture's first row and column again, so that it joins itself
+    atlas = np.empty((side, 2 * side), np.uint8)
+    for texture, half in zip(textures, (atlas[:, :side], atlas[:, side:]), strict=True):
+        half[:-1, :-1] = texture
+        half[-1, :-1], half[:, -1] = texture[0], half[:, 0]
+    u = u - TEXTURE_SIZE * np.floor(u * np.float32(1 / TEXTURE_SIZE))
+    v = v - TEXTURE_SIZE * np.floor(v * np.float32(1 / TEXTURE_SIZE))
+    u += np.float32(side) * is_second
+    return cv2.remap(atlas, u, v, cv2.INTER_LINEAR)
 
 
 def _palette(room: Room) -> Float[np.ndarray, "shades 3"]:

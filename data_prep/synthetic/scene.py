@@ -11,12 +11,21 @@ from data_prep.synthetic.backdrop import Backdrop, draw_room_plan
 from data_prep.synthetic.body import Body, load_body_model
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.furniture import seat_triangles
+from data_prep.synthetic.lighting import (
+    Light,
+    draw_light,
+    is_front,
+    face_normals,
+    shadow_mask,
+    smooth_shade,
+)
 from data_prep.synthetic.poses import Pose, draw_pose
 from data_prep.synthetic.renderers import Renderer, draw_triangles
 from data_prep.synthetic.rotations import rotation_z
-from data_prep.synthetic.subjects import SPLIT_SUBJECTS, SUBJECTS, FaceRegions, face_colours
-from pose3d.data.store import HUMAN36M_ACTIONS, SPLITS
-from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
+from data_prep.synthetic.slots import Slot, slot_of
+from data_prep.synthetic.subjects import SUBJECTS, FaceRegions, face_colours
+from pose3d.data.store import SPLITS
+from pose3d.geometry.camera import Camera
 from pose3d.geometry.crop import (
     box_from_joints,
     crop_from_image,
@@ -25,9 +34,6 @@ from pose3d.geometry.crop import (
     transform_points,
 )
 
-NUM_TAKES = 2
-FRAME_STEP = {"train": 5, "test": 64}
-"""Frames between records of a sequence, as Human3.6M is customarily thinned out."""
 BOX_ENLARGE = 1.2
 BOX_DEFINITION = "square around the 17 projected joints, its side 1.2 times the longer extent"
 
@@ -35,53 +41,6 @@ DEPTH_RANGE_MM = (3000.0, 6500.0)
 AREA_HALF_MM = (1300.0, 1600.0)
 FRAME_RIM_PX = 12.0
 NUM_PLACEMENTS = 60
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """What a record's number says about it."""
-
-    split: str
-    index: int
-    subject: int
-    action: str
-    take: int
-    camera_name: str
-    frame: int
-
-
-def slot_of(split: str, index: int) -> Slot:
-    """Subject, action, take, camera and frame of a record, balanced over any run of numbers.
-
-    No two records have one frame of one take: each is a pose of its own, seen by one camera.
-
-    Args:
-        split: "train" or "test".
-        index: Number of the record in its split, from 0.
-    """
-    subjects = SPLIT_SUBJECTS[split]
-    counts = (len(HUMAN36M_CAMERA_NAMES), len(subjects), len(HUMAN36M_ACTIONS), NUM_TAKES)
-    total = int(np.prod(counts))
-    round_number, place = divmod(index, total)
-    # A stride prime to the total, near the golden section of it, visits all combinations evenly.
-    place = place * _stride(total) % total
-    camera, subject, action, take = np.unravel_index(place, counts)
-    return Slot(
-        split=split,
-        index=index,
-        subject=subjects[subject],
-        action=HUMAN36M_ACTIONS[action],
-        take=int(take) + 1,
-        camera_name=HUMAN36M_CAMERA_NAMES[camera],
-        frame=(round_number * counts[0] + int(camera)) * FRAME_STEP[split],
-    )
-
-
-def _stride(total: int) -> int:
-    stride = round(total * 0.6180339887)
-    while np.gcd(stride, total) != 1:
-        stride += 1
-    return stride
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -250,9 +209,9 @@ class Studio:
         """Light and draw person, seat, shadow and room; develop the picture."""
         camera = self.camera(slot.subject, slot.camera_name)
         faces = self._model.faces
-        light = _draw_light(rng)
+        light = draw_light(rng)
         colours = face_colours(self._regions, SUBJECTS[slot.subject], rng=rng)
-        body_shade = _smooth_shade(placed.vertices_mm, faces, light)
+        body_shade = smooth_shade(placed.vertices_mm, faces, light)
         corners_mm = placed.vertices_mm[faces]
         pixels, depths = self._project(camera, placed.vertices_mm, store_from_image)
         corners_px, corner_depths = pixels[faces], depths[faces]
@@ -263,11 +222,11 @@ class Studio:
             corners_px = np.concatenate([corners_px, seat_px])
             corner_depths = np.concatenate([corner_depths, seat_depths])
             corners_mm = np.concatenate([corners_mm, seat])
-            shade = light.shade(_normals(seat))[:, None]
+            shade = light.shade(face_normals(seat))[:, None]
             seat_colour = rng.uniform(0.08, 0.7) * rng.uniform(0.75, 1.0, size=3)
             shaded = np.concatenate([shaded, shade * seat_colour * light.tint])
         rgb = np.clip(255.0 * shaded, 0.0, 255.0).astype(np.uint8)
-        front = _is_front(corners_px)
+        front = is_front(corners_px)
         drawn, tile = draw_triangles(
             self._renderer,
             corners_px[front],
@@ -285,7 +244,7 @@ class Studio:
         camera: Camera,
         slot: Slot,
         corners_mm: np.ndarray,
-        light: "Light",
+        light: Light,
         store_from_image: torch.Tensor,
         rng: np.random.Generator,
     ) -> Float[np.ndarray, "size size 3"]:
@@ -302,7 +261,7 @@ class Studio:
         points = corners_mm.mean(axis=1)
         on_floor = points - points[:, 2:] / light.direction[2] * light.direction
         pixels, _ = self._project(camera, on_floor, store_from_image)
-        mask = _shadow_mask(pixels, self.crop_size_px)
+        mask = shadow_mask(pixels, self.crop_size_px)
         darkening = np.where(is_floor, mask, 0.0).astype(np.float32) * np.float32(light.strength)
         return picture * (light.tint.astype(np.float32) * (1.0 - darkening[..., None]))
 
@@ -332,75 +291,3 @@ class Studio:
             outside = (place < -0.5) | (place > extent - 0.5)
             developed[(slice(None),) * axis + (outside,)] = 0
         return developed
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Light:
-    """A distant lamp and the light that comes from everywhere."""
-
-    direction: Float[np.ndarray, "3"]
-    """From the scene to the lamp, length 1."""
-    ambient: float
-    strength: float
-    tint: Float[np.ndarray, "3"]
-
-    def shade(self, normals: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """Brightness of surfaces, about 0.3 to 1.2."""
-        direct = np.maximum(normals @ self.direction, 0.0)
-        return self.ambient * (1.0 + 0.25 * normals[:, 2]) + self.strength * 1.1 * direct
-
-
-def _draw_light(rng: np.random.Generator) -> Light:
-    """A lamp at 25 to 85 degrees above the horizon, from any side."""
-    height, turn = rng.uniform(0.42, 0.997), rng.uniform(0.0, 2.0 * np.pi)
-    across = np.sqrt(1.0 - height**2)
-    strength = float(rng.uniform(0.3, 0.75))
-    return Light(
-        direction=np.array([across * np.cos(turn), across * np.sin(turn), height]),
-        ambient=float(np.clip(rng.normal(0.98 - 0.75 * strength, 0.08), 0.3, 0.9)),
-        strength=strength,
-        tint=np.clip(rng.normal(1.0, 0.03, size=3), 0.9, 1.1),
-    )
-
-
-def _normals(triangles_mm: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3"]:
-    """Outward unit normals."""
-    a, b, c = triangles_mm[:, 0], triangles_mm[:, 1], triangles_mm[:, 2]
-    normals = np.cross(b - a, c - a)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-
-
-def _smooth_shade(
-    vertices_mm: np.ndarray, faces: np.ndarray, light: Light
-) -> Float[np.ndarray, " faces"]:
-    """Brightness of each face from the normals of its three vertices."""
-    a, b, c = (vertices_mm[faces[:, i]] for i in range(3))
-    area_normals = np.cross(b - a, c - a)
-    count = len(vertices_mm)
-    summed = np.stack(
-        [
-            sum(np.bincount(faces[:, k], area_normals[:, axis], count) for k in range(3))
-            for axis in range(3)
-        ],
-        axis=1,
-    )
-    summed /= np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-9)
-    return light.shade(summed)[faces].mean(axis=1)
-
-
-def _is_front(corners_px: Float[np.ndarray, "n 3 2"]) -> np.ndarray:
-    """Triangles that show their outside: clockwise on the screen's upright axes, y down."""
-    first, second = corners_px[:, 1] - corners_px[:, 0], corners_px[:, 2] - corners_px[:, 0]
-    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0
-
-
-def _shadow_mask(points_px: Float[np.ndarray, "n 2"], size: int) -> Float[np.ndarray, "size size"]:
-    """Soft union of small patches around points, 0 to 1, drawn at half the size."""
-    half = (size + 1) // 2
-    mask = np.zeros((half, half), np.uint8)
-    column, row = np.rint((points_px - 0.5) / 2.0).astype(np.int64).T
-    inside = (column >= 0) & (column < half) & (row >= 0) & (row < half)
-    mask[row[inside], column[inside]] = 255
-    grown = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    soft = cv2.GaussianBlur(cv2.dilate(grown, np.ones((3, 3), np.uint8)), (0, 0), 1.4)
-    return cv2.resize(soft, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255.0

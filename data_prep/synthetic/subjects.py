@@ -27,7 +27,7 @@ class Outfit:
     shoes: Colour
     sleeve: float
     leg: float
-    stripes: Colour | None = None
+    pattern: Colour | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,10 @@ def _outfit(
     shoes: Colour,
     sleeve: float = 0.6,
     leg: float = 1.95,
-    stripes: Colour | None = None,
+    pattern: Colour | None = None,
 ) -> Outfit:
     return Outfit(
-        shirt=shirt, trousers=trousers, shoes=shoes, sleeve=sleeve, leg=leg, stripes=stripes
+        shirt=shirt, trousers=trousers, shoes=shoes, sleeve=sleeve, leg=leg, pattern=pattern
     )
 
 
@@ -89,7 +89,7 @@ SUBJECTS: dict[int, Subject] = {
         (0.72, 0.52, 0.40),
         (0.08, 0.06, 0.05),
         _outfit((0.80, 0.62, 0.20), _NAVY, _BROWN, sleeve=0.45),
-        _outfit((0.42, 0.22, 0.45), _GREY, _WHITE, sleeve=1.2, stripes=(0.75, 0.70, 0.75)),
+        _outfit((0.42, 0.22, 0.45), _GREY, _WHITE, sleeve=1.2, pattern=(0.75, 0.70, 0.75)),
         long_hair=True,
     ),
     6: _subject(
@@ -97,7 +97,7 @@ SUBJECTS: dict[int, Subject] = {
         (0.80, 0.60, 0.48),
         (0.35, 0.24, 0.12),
         _outfit((0.15, 0.35, 0.20), _KHAKI, _BROWN, sleeve=0.7),
-        _outfit(_WHITE, _JEANS, _GREY, stripes=(0.15, 0.20, 0.45)),
+        _outfit(_WHITE, _JEANS, _GREY, pattern=(0.15, 0.20, 0.45)),
     ),
     7: _subject(
         (0.15, 0.30, 0.25, 0.55, 0.4),
@@ -111,14 +111,14 @@ SUBJECTS: dict[int, Subject] = {
         (0.88, 0.70, 0.60),
         (0.50, 0.40, 0.28),
         _outfit(_BLACK, _GREY, _BLACK, sleeve=1.9),
-        _outfit((0.75, 0.38, 0.15), _NAVY, _WHITE, stripes=(0.30, 0.15, 0.10)),
+        _outfit((0.75, 0.38, 0.15), _NAVY, _WHITE, pattern=(0.30, 0.15, 0.10)),
     ),
     9: _subject(
         (0.1, 0.60, 0.60, 0.42, 0.3),
         (0.78, 0.58, 0.47),
         (0.16, 0.11, 0.08),
         _outfit((0.12, 0.42, 0.42), _JEANS, _BROWN, sleeve=0.65),
-        _outfit((0.55, 0.55, 0.60), _BLACK, _GREY, sleeve=1.9, stripes=(0.20, 0.20, 0.25)),
+        _outfit((0.55, 0.55, 0.60), _BLACK, _GREY, sleeve=1.9, pattern=(0.20, 0.20, 0.25)),
     ),
     11: _subject(
         (0.2, 0.40, 0.40, 0.50, 0.2),
@@ -208,9 +208,9 @@ def face_colours(
     outfit = subject.outfits[int(rng.integers(len(subject.outfits)))]
     colours = np.empty((len(regions.centres_mm), 3))
     colours[:] = _varied(outfit.shirt, rng, 0.10)
-    if outfit.stripes is not None:
+    if outfit.pattern is not None:
         width = rng.uniform(45.0, 80.0)
-        colours[(regions.centres_mm[:, 2] / width) % 1.0 < 0.4] = _varied(outfit.stripes, rng, 0.08)
+        colours[(regions.centres_mm[:, 2] / width) % 1.0 < 0.4] = _varied(outfit.pattern, rng, 0.08)
     skin = _varied(subject.skin, rng, 0.03)
     colours[regions.sleeve > outfit.sleeve] = skin
     colours[regions.is_trousers] = _varied(outfit.trousers, rng, 0.08)

@@ -11,7 +11,8 @@ from data_prep.synthetic import generate, renderers
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.generate import generate_synthetic
 from data_prep.synthetic.renderers import open_renderer, resolve_renderer
-from data_prep.synthetic.scene import Studio, slot_of
+from data_prep.synthetic.scene import Studio
+from data_prep.synthetic.slots import slot_of
 from data_prep.synthetic.subjects import SPLIT_SUBJECTS
 from pose3d.data.store import HUMAN36M_ACTIONS, open_store
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
@@ -94,6 +95,32 @@ def test_joints_are_projected_onto_the_person(studio, shots):
         distances.append(away[row, column])
     assert np.max(distances) <= 2.0
     assert np.mean(np.array(distances) == 0) > 0.97
+
+
+def projected_by_hand(shot, *, is_distorted):
+    """Vertices in crop pixels by Human3.6M's formula, written out anew."""
+    camera = shot.camera
+    seen = (shot.vertices_world_mm - camera.centre_world_mm.numpy()) @ camera.rotation.numpy().T
+    x, y = seen[:, 0] / seen[:, 2], seen[:, 1] / seen[:, 2]
+    (k1, k2, k3), (p1, p2) = camera.radial.tolist(), camera.tangential.tolist()
+    if is_distorted:
+        r2 = x**2 + y**2
+        gain = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3 + p1 * y + p2 * x
+        x, y = x * gain + p2 * r2, y * gain + p1 * r2
+    pixels = np.stack([x, y], 1) * camera.focal_px.numpy() + camera.principal_point_px.numpy()
+    return pixels @ shot.store_from_image[:2, :2].T + shot.store_from_image[:2, 2]
+
+
+def test_pictures_show_the_distortion_of_the_lens(studio, shots):
+    straightened = 0.0
+    for shot in shots:
+        rows, columns = np.nonzero(studio.silhouette(shot) > 100)
+        drawn = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+        bent, straight = (projected_by_hand(shot, is_distorted=flag) for flag in (True, False))
+        expected = np.concatenate([bent.min(0), bent.max(0)])
+        np.testing.assert_allclose(drawn, expected, atol=1.0)
+        straightened = max(straightened, np.abs(bent - straight).max())
+    assert straightened > 2.0  # pixels: the law above would not hold without distortion
 
 
 def test_the_person_stands_on_the_floor_within_the_frame(shots):
