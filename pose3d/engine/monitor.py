@@ -61,7 +61,7 @@ def note_step(
         counter = session.network.likelihood.num_bounded
         progress.bounded = int(counter)
         scalars = {
-            **{f"loss/{n}": v for n, v in values.items() if n not in _TRAIN_SCALARS},
+            **{f"loss/{_CURVE.get(n, n)}": v for n, v in values.items() if n not in _TRAIN_SCALARS},
             **{f"train/{name}": values[name] for name in _TRAIN_SCALARS},
             "train/images_per_second": speed,
             "train/skipped_steps": progress.skipped,
@@ -72,6 +72,7 @@ def note_step(
 
 
 _TRAIN_SCALARS = ("gradient_norm", "learning_rate")
+_CURVE = {"loss": "total"}
 
 
 def report_skipped(

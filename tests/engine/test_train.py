@@ -264,6 +264,16 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(dots, small, tmp_path,
     assert contents["network"]["regressor.backbone.bn1.num_batches_tracked"] == 5
 
 
+def test_every_epoch_has_its_own_order_and_augmentation(dots, small, tmp_path, poisoned):
+    made = poisoned()
+    fit(small(), dots, tmp_path / "run")
+    first, second = (torch.cat([batch.index for batch in made[i : i + 4]]) for i in (0, 4))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(16))
+    assert first.tolist() != second.tolist()
+    maps = [torch.cat([batch.crop_from_image for batch in made[i : i + 4]]) for i in (0, 4)]
+    assert not torch.allclose(maps[0][first.argsort()], maps[1][second.argsort()])
+
+
 def test_too_many_skipped_steps_in_a_row_end_the_training(dots, small, tmp_path, poisoned):
     poisoned(2, 4, 5, 6)
     with pytest.raises(
