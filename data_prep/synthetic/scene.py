@@ -14,8 +14,8 @@ from data_prep.synthetic.furniture import seat_triangles
 from data_prep.synthetic.lighting import (
     Light,
     draw_light,
-    is_front,
     face_normals,
+    is_front,
     shadow_mask,
     smooth_shade,
 )

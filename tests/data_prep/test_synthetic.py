@@ -120,7 +120,7 @@ def test_pictures_show_the_distortion_of_the_lens(studio, shots):
         expected = np.concatenate([bent.min(0), bent.max(0)])
         np.testing.assert_allclose(drawn, expected, atol=1.0)
         straightened = max(straightened, np.abs(bent - straight).max())
-    assert straightened > 2.0  # pixels: the law above would not hold without distortion
+    assert straightened > 1.5  # pixels: without distortion the comparison above would fail
 
 
 def test_the_person_stands_on_the_floor_within_the_frame(shots):
