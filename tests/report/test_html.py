@@ -101,6 +101,7 @@ def test_every_picture_has_words_and_a_light_and_a_dark_form(parsed):
         assert light is not None
         assert light[0, 0].min() > 200
     dark = [a for a in parsed.addresses if a not in {v["src"] for v in parsed.images}]
+    assert len(dark) == len(parsed.images)
     assert all(picture(address)[0, 0].max() < 80 for address in dark)
 
 
