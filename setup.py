@@ -23,7 +23,7 @@ setup(
         "matplotlib>=3.8",
         "tensorboard>=2.15",
         "jaxtyping>=0.2.34",  # shapes in signatures, checked in tests only
-        "omegaconf>=2.3",  # typed YAML configuration
+        "omegaconf>=2.4",  # typed YAML configuration
         "opencv-python-headless>=4.9",  # JPEG decode and encode, warping in data preparation
         "rich>=13",  # progress bars and tables
         "safetensors>=0.4",  # weights without pickle
