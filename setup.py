@@ -17,6 +17,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "numpy>=1.26",
+        "pillow>=10",  # PNG palettes of the report; matplotlib brings it in any case
         "h5py>=3.10",
         "scipy>=1.11",
         "einops>=0.8",
