@@ -82,7 +82,7 @@ def mass_over(likelihood, scale, *, mean, edges, panels, order=3):
     return (volume * (-nats.double()).exp()).sum().item()
 
 
-SCALES = [(0.02, 0.02, 0.02), (0.3, 0.1, 0.005), (1.0, 2.0, 3.0)]
+SCALES = [(0.02, 0.02, 0.02), (1.0, 2.0, 0.005)]
 MEAN = (0.1, -0.2, 0.05)
 
 
