@@ -40,6 +40,7 @@ BOX_DEFINITION = "square around the 17 projected joints, its side 1.2 times the 
 DEPTH_RANGE_MM = (3000.0, 6500.0)
 AREA_HALF_MM = (1300.0, 1600.0)
 FRAME_RIM_PX = 12.0
+NEAREST_SHADOW_MM = 500.0
 NUM_PLACEMENTS = 60
 
 
@@ -260,7 +261,9 @@ class Studio:
         )
         points = corners_mm.mean(axis=1)
         on_floor = points - points[:, 2:] / light.direction[2] * light.direction
-        pixels, _ = self._project(camera, on_floor, store_from_image)
+        # A long shadow may reach behind the camera.
+        depths = camera.world_to_camera(torch.from_numpy(on_floor))[:, 2].numpy()
+        pixels, _ = self._project(camera, on_floor[depths > NEAREST_SHADOW_MM], store_from_image)
         mask = shadow_mask(pixels, self.crop_size_px)
         darkening = np.where(is_floor, mask, 0.0).astype(np.float32) * np.float32(light.strength)
         return picture * (light.tint.astype(np.float32) * (1.0 - darkening[..., None]))

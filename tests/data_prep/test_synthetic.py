@@ -10,6 +10,7 @@ import torch
 from data_prep.synthetic import generate, renderers
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.generate import generate_synthetic
+from data_prep.synthetic.lighting import Light
 from data_prep.synthetic.renderers import open_renderer, resolve_renderer
 from data_prep.synthetic.scene import Studio
 from data_prep.synthetic.slots import slot_of
@@ -157,6 +158,23 @@ def test_a_shot_depends_on_seed_split_and_number_alone(studio, shots):
     np.testing.assert_array_equal(again.shoot("test", 4).image, shots[16].image)
     other = Studio(1, crop_size_px=SIZE, margin=1.84, renderer=open_renderer("numpy"))
     assert not np.array_equal(other.shoot("test", 4).image, shots[16].image)
+
+
+def test_a_shadow_may_fall_behind_the_camera(studio):
+    camera = studio.camera(1, "60457274")
+    slot = slot_of("train", 0)
+    towards = camera.centre_world_mm.numpy() * [1.0, 1.0, 0.0]
+    person = np.tile(0.4 * towards + [0.0, 0.0, 1700.0], (3, 3, 1))
+    low_sun = Light(
+        direction=-(towards / np.linalg.norm(towards) - [0.0, 0.0, 0.3]) / np.hypot(1.0, 0.3),
+        ambient=0.5,
+        strength=0.5,
+        tint=np.ones(3),
+    )
+    picture = studio._background(
+        camera, slot, person, low_sun, torch.eye(3).double(), np.random.default_rng(0)
+    )
+    assert np.isfinite(picture).all()
 
 
 def test_beyond_the_full_image_the_crop_is_black(shots):
