@@ -90,6 +90,7 @@ def infer(
     flip_test: bool,
     batch_size: int,
     device: torch.device,
+    deviation: Float[np.ndarray, " 3"] | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Predictions:
     """Predict every record of a dataset and decode it to millimetres.
@@ -104,6 +105,8 @@ def infer(
         flip_test: See predict_batch.
         batch_size: Images per forward pass.
         device: Where the regressor lives.
+        deviation: Standard deviation of the standardised residual per axis, by which σ is
+            multiplied to be a standard deviation itself; None leaves σ as the regressor gives it.
         metadata: More of it for the result.
     """
     skeleton = skeleton_by_name(config.data.skeleton)
@@ -135,6 +138,8 @@ def infer(
     mean, scale, target, crop_from_image, index = (
         torch.cat(part) for part in zip(*parts, strict=True)
     )
+    if deviation is not None:
+        scale = scale * torch.from_numpy(deviation).to(scale)
     return build_predictions(
         PoseDistribution(mean, scale),
         target,

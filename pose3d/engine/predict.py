@@ -2,6 +2,10 @@
 
 RUN/results holds afterwards: predictions.npz, metrics.json, density.npz (the learnt density of the
 standardised residual) and examples.npz (crops of the worst, typical, best and of random records).
+
+A likelihood knows its scale and its residual density only together: training may halve the one and
+double the other. σ is therefore written as the standard deviation that both predict, and the
+density in units of it.
 """
 
 import dataclasses
@@ -30,6 +34,11 @@ from pose3d.evaluation.predictions import Predictions, evaluate_predictions
 from pose3d.geometry.skeleton import skeleton_by_name
 
 CheckpointName = Literal["best", "last"]
+SIGMA_IS_DEVIATION = (
+    "predicted standard deviation: scale of the likelihood times the standard deviation of the "
+    "learnt residual density (deviation_of_residual)"
+)
+SIGMA_IS_SCALE = "scale of the loss, which has no density: no standard deviation"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,6 +136,9 @@ def predict(
     config = trained.config
     dataset = _dataset(trained, store=store, split=split)
     use_flip = config.evaluate.flip_test if flip_test is None else flip_test
+    density = ResidualDensity.from_likelihood(
+        trained.network.likelihood, num_cells=config.evaluate.density_cells
+    )
     started = time.perf_counter()
     predictions = infer(
         trained.network.regressor,
@@ -135,7 +147,10 @@ def predict(
         flip_test=use_flip,
         batch_size=batch_size or config.evaluate.batch_size,
         device=chosen,
+        deviation=density.deviation,
         metadata={
+            "sigma": SIGMA_IS_DEVIATION if density.available else SIGMA_IS_SCALE,
+            "deviation_of_residual": density.deviation.tolist(),
             "checkpoint": f"{checkpoint} (epoch {trained.epoch}, step {trained.step})",
             "split": split or config.data.test_split,
             "commit": trained.commit,
@@ -143,7 +158,14 @@ def predict(
     )
     speed = len(predictions) / (time.perf_counter() - started)
     folder = Path(run) / "results" if out is None else Path(out)
-    _write_results(folder, predictions, trained, dataset=dataset, images_per_second=speed)
+    _write_results(
+        folder,
+        predictions,
+        trained,
+        dataset=dataset,
+        density=density.standardised(),
+        images_per_second=speed,
+    )
     return predictions
 
 
@@ -194,6 +216,7 @@ def _write_results(
     trained: TrainedRun,
     *,
     dataset: PoseDataset,
+    density: ResidualDensity,
     images_per_second: float,
 ) -> None:
     config = trained.config
@@ -210,9 +233,6 @@ def _write_results(
         "checkpoint": predictions.metadata["checkpoint"],
         "split": predictions.metadata["split"],
     }
-    density = ResidualDensity.from_likelihood(
-        trained.network.likelihood, num_cells=config.evaluate.density_cells
-    )
     rows, kind = choose_examples(predictions, count=config.evaluate.num_examples)
     images = crop_images(dataset, predictions.store_index[rows], config.data)
     density.save(folder / "density.npz")

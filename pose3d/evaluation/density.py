@@ -165,6 +165,25 @@ class ResidualDensity:
             density=np.zeros((0, 0, 0), np.float32),
         )
 
+    @property
+    def deviation(self) -> Float[np.ndarray, " 3"]:
+        """Standard deviation of the residual per axis, units of σ; 1 where there is no density."""
+        return np.sqrt(np.diag(self.covariance)) if self.available else np.ones(3)
+
+    def standardised(self) -> "ResidualDensity":
+        """The same density of x̄ / `deviation`: of the residual in standard deviations.
+
+        A scale and a residual density are known only together: (σ, p(x̄)) and (k·σ, k³·p(k·x̄)) per
+        axis are one distribution of the label, and training drifts freely between them. With
+        k = `deviation`, σ is the standard deviation that the model predicts.
+        """
+        if not self.available:
+            return self
+        deviation = self.deviation
+        grid = Grid.over(self.edges / deviation[:, None])
+        density = self.density.astype(np.float64) * deviation.prod()
+        return self.from_values(grid, density, self.normaliser, self.normaliser_error)
+
     def quantile(self, axis: int, probability: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Quantiles of one axis, units of σ.
 

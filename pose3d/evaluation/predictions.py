@@ -12,8 +12,9 @@ or its depth weight is 0 and it is not the root (the root's depth is given, neve
 record whose root has no label, or with fewer than three labelled joints, is left out as a whole.
 Both are counted in the result.
 
-σ is the scale of the likelihood, axis by axis, propagated to millimetres to first order. It is not
-yet a calibrated probability: for a Laplace scale the standard deviation is √2 σ.
+σ is the standard deviation that the model predicts, axis by axis, propagated to millimetres to
+first order: the scale of the likelihood times the standard deviation of its residual density, where
+it has one (metadata["sigma"] says so). It is not yet a calibrated probability.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ class Predictions:
 
     Attributes:
         mean_uvd: Predicted location, normalised crop coordinates and depth.
-        scale_uvd: Predicted scale σ of the likelihood, same units, > 0.
+        scale_uvd: Predicted σ, same units, > 0 (see the module).
         target_uvd: Label in the same units.
         weight: Weight of the label per axis, 0 where there is no label (see the module).
         predicted_root_relative_mm: Prediction less the predicted root, camera axes.

@@ -26,10 +26,10 @@ AVERAGES = (
     ("_action_average_without_root", "actions, without root"),
 )
 WHAT_SIGMA_MEANS = (
-    "σ is the scale of the trained likelihood, predicted for every joint and axis. It orders "
-    "joints and images by how unsure the model is. It is not yet a calibrated probability: the "
-    "share of labels within 1σ or 2σ depends on the learned residual density shown below, and has "
-    "not been corrected on held-out people."
+    "σ is predicted for every joint and axis: {sigma}. It orders joints and images by how unsure "
+    "the model is. It is not yet a calibrated probability: the share of labels within 1σ or 2σ "
+    "depends on the learned residual density shown below, and has not been corrected on held-out "
+    "people."
 )
 STYLE = """
 :root { color-scheme: light dark; --page: #f7f6f3; --card: #ffffff; --ink: #22262b;
@@ -133,7 +133,7 @@ def page(results: RunResults, figures: list[DrawnFigure]) -> str:
             f"<h1>{name}</h1>",
             f'<p class="muted">{subtitle(results)}</p>',
             tiles(results.metrics),
-            f'<p class="note">{WHAT_SIGMA_MEANS}</p>',
+            f'<p class="note">{escape(what_sigma_means(results))}</p>',
             "<h2>Metrics</h2>",
             metrics_table(results.metrics),
             "<h2>Protocol</h2>",
@@ -255,10 +255,16 @@ def density_facts(results: RunResults) -> str:
     rows = [
         ("integral", f"{density.normaliser:.4f} (1 when normalised)"),
         ("mean (u, v, d)", triple(density.mean) + " σ"),
-        ("standard deviation", triple(spread) + " σ"),
+        ("standard deviation", triple(spread) + " σ (1 by the choice of σ)"),
         ("geometric median", triple(density.geometric_median) + " σ"),
     ]
     return f'<div class="card"><h3>The learned density in numbers</h3>{definitions(rows)}</div>'
+
+
+def what_sigma_means(results: RunResults) -> str:
+    """What σ of this run is, in words."""
+    meaning = results.predictions.metadata.get("sigma", "the scale of the trained likelihood")
+    return WHAT_SIGMA_MEANS.format(sigma=meaning)
 
 
 def triple(values: Any) -> str:

@@ -69,6 +69,28 @@ def test_metadata_say_how_the_numbers_came_about(trained, dots):
     assert len(metadata["joint_names"]) == 17
 
 
+def test_sigma_is_the_standard_deviation_of_drawn_labels(trained):
+    predictions = Predictions.load(trained / "results" / "predictions.npz")
+    network = load_run(trained).network
+    drawn = network.likelihood.sample_residual(
+        40_000, generator=torch.Generator().manual_seed(0)
+    ).numpy()
+    given = predictions.metadata["deviation_of_residual"]
+    np.testing.assert_allclose(drawn.std(0), given, rtol=0.05)
+    density = ResidualDensity.load(trained / "results" / "density.npz")
+    np.testing.assert_allclose(np.diag(density.covariance), 1, rtol=1e-5)
+    assert "standard deviation" in predictions.metadata["sigma"]
+
+
+def test_sigma_of_a_loss_without_density_stays_as_it_is(small_overrides, dots, tmp_path):
+    overrides = [*small_overrides, "train.epochs=1", "likelihood.form=released"]
+    run = tmp_path / "run"
+    train(load_config(overrides=overrides), store=dots, run=run, is_shown=False)
+    predictions = predict(run)
+    assert predictions.metadata["deviation_of_residual"] == [1, 1, 1]
+    assert "no density" in predictions.metadata["sigma"]
+
+
 def test_the_flip_test_is_the_mean_over_both_images(trained, tmp_path):
     """Without the flip test on the same store, predictions differ; twice with it, they do not."""
     with_flip = predict(trained, out=tmp_path / "a")

@@ -155,3 +155,31 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
 def test_probabilities_outside_zero_and_one_are_refused(bent_density):
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         bent_density.quantile(0, np.array([0.5, 1.5]))
+
+
+def test_standardised_residual_of_a_normal_has_its_correlations():
+    table = ResidualDensity.from_log_density(normal_log_density, num_cells=24)
+    deviation = np.sqrt(np.diag(COVARIANCE))
+    np.testing.assert_allclose(table.deviation, deviation, rtol=2e-3)
+    expected = stats.multivariate_normal(
+        CENTRE / deviation, COVARIANCE / np.outer(deviation, deviation)
+    )
+    standard = table.standardised()
+    np.testing.assert_allclose(standard.covariance, expected.cov, atol=5e-3)
+    np.testing.assert_allclose(standard.geometric_median, CENTRE / deviation, rtol=2e-2)
+    points = np.stack(np.meshgrid(*standard.nodes, indexing="ij"), axis=-1)
+    np.testing.assert_allclose(standard.density, expected.pdf(points), atol=2e-3)
+
+
+def test_standardised_laplace_has_unit_variance_per_axis():
+    likelihood = Likelihood(LikelihoodConfig(kind="laplace"))
+    table = ResidualDensity.from_likelihood(likelihood, num_cells=24).standardised()
+    np.testing.assert_allclose(table.deviation, 1, rtol=1e-6)
+    expected = stats.laplace(scale=1 / np.sqrt(2)).pdf(table.nodes[1])
+    np.testing.assert_allclose(table.marginals[1], expected, atol=3e-3)
+
+
+def test_without_a_density_nothing_is_rescaled():
+    table = ResidualDensity.unavailable("no density")
+    np.testing.assert_array_equal(table.deviation, 1)
+    assert table.standardised() is table
