@@ -229,7 +229,7 @@ def write_store(
     if num_threads < 1 or shard_size < 1:
         raise ValueError(f"threads and shard size must be >= 1, got {num_threads}, {shard_size}")
     directory = Path(directory)
-    full_plan = {**plan, **_header_plan(header), "on_error": on_error, "shard_size": shard_size}
+    full_plan = {**plan, **_header_plan(header), "shard_size": shard_size}
     finished = begin_store(directory, plan=full_plan, overwrite=overwrite)
     with (
         _progress(console) as progress,
@@ -248,6 +248,8 @@ def write_store(
                         for future in futures:
                             future.cancel()
             else:
+                if on_error == "error":
+                    _refuse_skipped(directory / name)
                 progress.advance(task, len(chunk))
     digest = finalise_store(directory, header)
     store = open_store(directory)
@@ -278,6 +280,15 @@ def _take(result: StoreRecord | Rejection, shard: ShardWriter, *, on_error: str)
         shard.skip(result.name, reason=result.reason)
     else:
         raise rejected(result)
+
+
+def _refuse_skipped(path: Path) -> None:
+    """End at what an earlier run, which was to skip, left out of a shard."""
+    for name, reason in open_store(path).skipped:
+        raise ValueError(
+            f"{path}, made earlier with --on-error skip, lacks record {name}: {reason}; "
+            "go on with --on-error skip, or mend the record and pass --overwrite"
+        )
 
 
 def rejected(rejection: Rejection) -> ValueError:

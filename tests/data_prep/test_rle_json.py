@@ -240,7 +240,7 @@ def test_a_bad_record_ends_in_one_line_or_is_left_out_and_listed(lookalike, kind
         convert(lookalike)
     assert "\n" not in str(caught.value)
     assert lookalike.image(3)["file_name"] in str(caught.value)
-    store, result = convert(lookalike, on_error="skip", overwrite=True)
+    store, result = convert(lookalike, on_error="skip")  # goes on where the error ended it
     assert len(store) == result.num_records == 7
     assert 3 not in store.records.frame[store.records.split == "train"]
     ((name, reason),) = result.skipped
@@ -248,6 +248,14 @@ def test_a_bad_record_ends_in_one_line_or_is_left_out_and_listed(lookalike, kind
     assert store.skipped == list(result.skipped)
     with pytest.raises(ValueError, match=message):
         raise ValueError(reason)
+
+
+def test_what_was_skipped_is_not_forgotten_when_skipping_ends(lookalike):
+    path = lookalike.image_path(3)
+    path.write_bytes(path.read_bytes()[:1000])  # found when crops are cut, not before
+    convert(lookalike, on_error="skip")
+    with pytest.raises(ValueError, match=r"made earlier with --on-error skip, lacks record"):
+        convert(lookalike)
 
 
 def rewrite(path, content):
