@@ -51,3 +51,11 @@ lint: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) runs stores build *.egg-info
+
+bench: $(VENV)/.installed-dev
+	mkdir -p stores
+	[ -d stores/bench ] || $(BIN)/pose3d-prep synthetic stores/bench --train 512 --test 64 --size 236
+	$(BIN)/python benchmarks/bench_data.py --store stores/bench --input-size 128 --out benchmarks/results/data.json
+	$(BIN)/python benchmarks/bench_model.py --out benchmarks/results/model.json
+	$(BIN)/python benchmarks/bench_train.py --config configs/demo.yaml --store stores/bench --out benchmarks/results/train.json
+	$(BIN)/python benchmarks/bench_synthetic.py --out benchmarks/results/synthetic.json

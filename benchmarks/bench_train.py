@@ -115,7 +115,12 @@ def measure(config: RunConfig, store: Store, *, run: Path, seconds: float) -> di
             pose.mean.clone().requires_grad_(), pose.scale.clone().requires_grad_()
         )
         parts = batch_loss(
-            leaf, batch, session.network.likelihood, location_share=1.0, reduction="per_joint"
+            leaf,
+            batch,
+            session.network.likelihood,
+            location_share=1.0,
+            location_scale=config.train.location_scale,
+            reduction="per_joint",
         )
         sum(parts.values()).backward()
 

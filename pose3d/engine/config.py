@@ -48,7 +48,7 @@ class TrainConfig:
     """Of schedule step."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
-    gradient_clip: float = 0.0
+    gradient_clip: float = 5.0
     """Largest global ℓ2 norm of the gradient; 0 = no clipping."""
     loss_reduction: Literal["per_joint", "per_image"] = "per_joint"
     """per_joint: mean over labelled joints, nats per joint whatever the joint set and batch size;
@@ -57,6 +57,8 @@ class TrainConfig:
     """Share of all steps in which μ learns by ℓ1 while σ and flow see residuals of a detached μ."""
     location_blend_fraction: float = 0.0
     """Share of all steps, after the warm-up, over which μ goes over from ℓ1 to the likelihood."""
+    location_scale: float = 0.05
+    """Constant scale, in uvd, of the Laplace density whose ℓ1 moves μ in the warm-up and blend."""
     precision: Literal["float32", "bf16"] = "float32"
     """bf16 runs the backbone under autocast; heads, flow and likelihood stay in float32."""
     channels_last: bool = True
@@ -86,7 +88,8 @@ class TrainConfig:
             *("checkpoint_every_steps", "figure_every_epochs", "limit_train_batches"),
         ):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), ">= 0")
-        _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "> 0")
+        for name in ("learning_rate", "location_scale"):
+            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "> 0")
         _require(0 <= self.seed < 2**63, "train.seed", self.seed, "0 to 2^63 - 1")
         _require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 to below 1")
         _require(0 < self.decay_factor <= 1, "train.decay_factor", self.decay_factor, "in (0, 1]")
@@ -115,7 +118,7 @@ class EvaluateConfig:
     flip_test: bool = True
     """Average the prediction of the image with the mirrored one of its mirror image."""
     validation_every: int = 1
-    """Validation during training looks at every so-manieth record of the test split only."""
+    """Validation during training looks at one in so many records of the test split, drawn once."""
     num_examples: int = 8
     """Image crops kept in examples.npz for each of the worst, best and random records."""
     density_cells: int = 32

@@ -70,6 +70,7 @@ def batch_loss(
     likelihood: Likelihood,
     *,
     location_share: float,
+    location_scale: float,
     reduction: str,
 ) -> dict[str, Float[Tensor, ""]]:
     """The summands of the loss of a batch by name, reduced; their sum is minimised.
@@ -80,6 +81,8 @@ def batch_loss(
         likelihood: Gives nats per joint.
         location_share: Part of the likelihood's gradient that reaches μ; the rest of the way μ
             learns by ℓ1, the summand ``location``.
+        location_scale: Of that ℓ1: |prediction − label| / scale, as a Laplace density of constant
+            scale has it, so that it holds its own against the gradient of σ and flow.
         reduction: See TrainConfig.loss_reduction.
     """
     mean = pose.mean
@@ -88,7 +91,7 @@ def batch_loss(
     parts = likelihood.parts(mean, pose.scale, batch.target, batch.weight)
     if location_share < 1:
         distance = (batch.weight * (pose.mean - batch.target).abs()).sum(-1)
-        parts["location"] = (1 - location_share) * distance
+        parts["location"] = (1 - location_share) * distance / location_scale
     if reduction == "per_image":
         return {name: part.sum() / len(part) for name, part in parts.items()}
     num_labelled = (batch.weight > 0).any(-1).sum().clamp_min(1)
@@ -111,13 +114,11 @@ class StepGuard:
 
     def remember(self) -> None:
         """Call before the forward pass."""
-        for saved, buffer in zip(self._saved, self._buffers, strict=True):
-            saved.copy_(buffer)
+        torch._foreach_copy_(self._saved, self._buffers)
 
     def restore(self) -> None:
         """Call when the step is skipped."""
-        for saved, buffer in zip(self._saved, self._buffers, strict=True):
-            buffer.copy_(saved)
+        torch._foreach_copy_(self._buffers, self._saved)
 
 
 class WeightAverage(Generic[NetworkT]):

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pose3d.data.dataset import PoseDataset, make_dataset
+from pose3d.data.dataset import PoseDataset, epoch_order, make_dataset
 from pose3d.data.store import Store
 from pose3d.engine.checkpoint import (
     checkpoint_config,
@@ -215,10 +216,19 @@ def restore_session(session: Session, contents: Mapping[str, Any]) -> None:
 
 
 def _thin(dataset: PoseDataset, config: RunConfig) -> PoseDataset:
+    """One record in so many, drawn once: a stride would lose cameras, which stores interleave."""
     every = config.evaluate.validation_every
     if every == 1:
         return dataset
-    return PoseDataset(dataset.store, dataset.indices[::every], skeleton=dataset.skeleton)
+    order = epoch_order(len(dataset), seed=0, epoch=0, shuffle=True)
+    kept = np.sort(order[: math.ceil(len(dataset) / every)])
+    return PoseDataset(
+        dataset.store,
+        dataset.indices[kept],
+        skeleton=dataset.skeleton,
+        bad_records=config.data.bad_records,
+        cache_gib=config.data.cache_gib,
+    )
 
 
 def _planar_joints(dataset: PoseDataset, root: int) -> tuple[int, ...] | None:

@@ -220,6 +220,7 @@ def take_step(session: Session, batch: TrainingBatch) -> tuple[PoseDistribution,
         batch,
         session.network.likelihood,
         location_share=location_share(config, progress.step, num_steps=session.num_steps),
+        location_scale=config.location_scale,
         reduction=config.loss_reduction,
     )
     loss = torch.stack(list(parts.values())).sum()

@@ -412,9 +412,11 @@ class Likelihood(nn.Module):
         if self.planar_joints is None:
             planar = labelled.any(-1) & ~labelled[..., 2]
             return planar.flatten().nonzero().squeeze(-1)
-        first = torch.arange(num_batch, device=labelled.device)[:, None] * num_joints
-        joints = torch.tensor(self.planar_joints, device=labelled.device, dtype=torch.int64)
-        return (first + joints).flatten()
+        first = torch.arange(num_batch, device=labelled.device) * num_joints
+        if not self.planar_joints:
+            return first[:0]
+        # Numbers of Python, not a tensor made from them: no copy to the device, nothing waits.
+        return torch.stack([first + joint for joint in self.planar_joints], dim=-1).flatten()
 
     def _over_depth(self, x: Tensor) -> Tensor:
         """[rows 3] to [rows nodes 3]: every depth node under each (u, v)."""
