@@ -58,8 +58,7 @@ def note_step(
         loss=values["loss"],
     )
     if is_good and progress.step % config.log_every_steps == 0:
-        counter = session.network.likelihood.num_bounded
-        progress.bounded = int(counter)
+        _read_counter(session)
         scalars = {
             **{f"loss/{_CURVE.get(n, n)}": v for n, v in values.items() if n not in _TRAIN_SCALARS},
             **{f"train/{name}": values[name] for name in _TRAIN_SCALARS},
@@ -73,6 +72,12 @@ def note_step(
 
 _TRAIN_SCALARS = ("gradient_norm", "learning_rate")
 _CURVE = {"loss": "total"}
+
+
+def _read_counter(session: Session) -> None:
+    """Fetch the count of bounded residuals, which waits for a GPU and so is not done every step."""
+    counter = session.network.likelihood.num_bounded
+    session.progress.bounded = int(counter)
 
 
 def report_skipped(
@@ -115,6 +120,7 @@ def _scale_statistics(pose: PoseDistribution, batch: TrainingBatch) -> dict[str,
 def report_epoch(session: Session, journal: Journal, metrics: Mapping[str, Any]) -> None:
     """One line for the log, one for the terminal, points for the curves."""
     progress = session.progress
+    _read_counter(session)
     sums, speed = dict(progress.sums), progress.sums.get("images_per_second", 0.0)
     steps = sums.pop("steps", 0.0)
     means = {n: s / steps for n, s in sums.items() if steps and n != "images_per_second"}

@@ -95,26 +95,47 @@ def test_another_seed_is_another_run(straight, dots, small, tmp_path):
     assert losses[0] != losses[1]
 
 
+@pytest.fixture
+def fit_in_two_parts(dots, monkeypatch):
+    """A function that trains, is told to stop within a step, and resumes."""
+
+    def fit_in_two_parts(config, run, *, step):
+        original, taken = train_module.make_batch, []
+
+        def interrupting(*args, **kwargs):
+            taken.append(1)
+            if len(taken) == step:
+                signal.raise_signal(signal.SIGTERM)
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train_module, "make_batch", interrupting)
+            stopped = fit(config, dots, run)
+        assert (stopped.is_complete, stopped.step) == (False, step)
+        assert fit(config, dots, run, resume=True).is_complete
+        return run
+
+    return fit_in_two_parts
+
+
 @pytest.mark.parametrize("step", [1, 4, 6])
 def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one(
-    straight, dots, small, tmp_path, monkeypatch, step
+    straight, small, tmp_path, fit_in_two_parts, step
 ):
     """A signal arrives within a step: the first, the last of an epoch, one in the second epoch."""
-    original, taken = train_module.make_batch, []
+    assert_same_runs(fit_in_two_parts(small(), tmp_path / "run", step=step), straight)
 
-    def interrupting(*args, **kwargs):
-        taken.append(1)
-        if len(taken) == step:
-            signal.raise_signal(signal.SIGTERM)
-        return original(*args, **kwargs)
 
-    monkeypatch.setattr(train_module, "make_batch", interrupting)
-    run = tmp_path / "run"
-    stopped = fit(small(), dots, run)
-    assert (stopped.is_complete, stopped.step) == (False, step)
-    monkeypatch.undo()
-    assert fit(small(), dots, run, resume=True).is_complete
-    assert_same_runs(run, straight)
+def test_counters_and_clipping_resume_too(dots, small, tmp_path, fit_in_two_parts):
+    """The stop falls between two points of the curves, where a counter could be out of date."""
+    config = small(
+        *("likelihood.residual_bound=0.05", "train.log_every_steps=3", "train.gradient_clip=1")
+    )
+    fit(config, dots, tmp_path / "straight")
+    resumed = fit_in_two_parts(config, tmp_path / "resumed", step=4)
+    assert_same_runs(resumed, tmp_path / "straight")
+    first, second = (line["bounded_residuals"] for line in read_log(resumed))
+    assert 0 < first < second
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(dots, small, small_overrides, tmp_path):
