@@ -25,7 +25,7 @@ from torch import Tensor
 from pose3d.data.dataset import PoseDataset, make_dataset
 from pose3d.data.store import open_store
 from pose3d.engine.checkpoint import checkpoint_config, load_checkpoint, load_state
-from pose3d.engine.config import RunConfig, load_config
+from pose3d.engine.config import RunConfig, config_differences, load_config
 from pose3d.engine.infer import choose_device, crop_images, infer, with_constant_pose
 from pose3d.engine.session import Network
 from pose3d.evaluation.density import ResidualDensity
@@ -39,6 +39,13 @@ SIGMA_IS_DEVIATION = (
     "learnt residual density (deviation_of_residual)"
 )
 SIGMA_IS_SCALE = "scale of the loss, which has no density: no standard deviation"
+FIXED_SECTIONS = ("data", "model", "flow", "likelihood")
+"""Sections that a trained network hangs on; the checkpoint has them as they were."""
+FREE_SETTINGS = (
+    *("data.test_split", "data.test_subjects", "data.test_every", "data.bad_records"),
+    *("data.num_threads", "data.prefetch", "data.cache_gib"),
+)
+"""Settings of those sections that RUN/config.yaml may change after the training."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +55,7 @@ class TrainedRun:
     path: Path
     """Of the checkpoint."""
     config: RunConfig
+    """Of the training, but what may be changed afterwards is as RUN/config.yaml has it."""
     network: Network
     store: str
     """Path of the store it was trained on."""
@@ -66,6 +74,9 @@ def load_run(
 ) -> TrainedRun:
     """Load the network of a run: the moving average of the weights where there is one.
 
+    The checkpoint says what the network is. RUN/config.yaml may change which records are tested,
+    how they are read and everything of section evaluate; the run can do without the file.
+
     Args:
         run: Folder of the run.
         checkpoint: best (lowest validation MPJPE) or last.
@@ -73,17 +84,15 @@ def load_run(
 
     Raises:
         FileNotFoundError: If the run or the checkpoint is not there.
-        ValueError: If the checkpoint is damaged or of another model than RUN/config.yaml.
+        ValueError: If the checkpoint is damaged or of another model, or RUN/config.yaml changes
+            what the network was trained with.
     """
     run = Path(run)
     if not run.is_dir():
         raise FileNotFoundError(f"no run at {run}")
     path = run / "checkpoints" / f"{checkpoint}.pt"
     contents = load_checkpoint(path)
-    settings = run / "config.yaml"
-    config = (
-        load_config(settings) if settings.is_file() else checkpoint_config(contents, source=path)
-    )
+    config = _settings(run, checkpoint_config(contents, source=path), source=path)
     network = Network(config, load_pretrained=False)
     load_state(network, contents["average"] or contents["network"], source=path)
     network.requires_grad_(False).eval()
@@ -192,6 +201,25 @@ def read_metrics(run: str | Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); predict again") from error
+
+
+def _settings(run: Path, trained: RunConfig, *, source: Path) -> RunConfig:
+    """The settings of the training with what RUN/config.yaml may change of them."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return trained
+    written = load_config(path)
+    changed = [
+        f"{name} is {new} there and {old} in {source}"
+        for name, old, new in config_differences(trained, written, ignore=FREE_SETTINGS)
+        if name.partition(".")[0] in FIXED_SECTIONS
+    ]
+    if changed:
+        raise ValueError(
+            f"{path} does not belong to the trained network: {'; '.join(changed)}; put back the "
+            "values of the checkpoint, or remove the file: the checkpoint holds all settings"
+        )
+    return dataclasses.replace(trained, data=written.data, evaluate=written.evaluate)
 
 
 def _dataset(trained: TrainedRun, *, store: str | Path | None, split: str | None) -> PoseDataset:

@@ -129,10 +129,43 @@ def test_a_run_that_is_not_there(tmp_path):
         predict(tmp_path / "none")
 
 
-def test_a_checkpoint_of_another_model_names_its_parameters(copied, small):
-    save_config(small("flow.hidden_dim=4"), copied / "config.yaml")
+def test_a_checkpoint_of_another_model_names_its_parameters(copied):
+    path = copied / "checkpoints" / "best.pt"
+    contents = torch.load(path, weights_only=True)
+    for part in ("network", "average"):
+        weight = contents[part]["likelihood.flow.input_weight"]
+        contents[part]["likelihood.flow.input_weight"] = weight[:1]
+    torch.save(contents, path)
     with pytest.raises(ValueError, match=r"other model: likelihood\.flow\.input_weight has shape"):
         load_run(copied)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.normalisation=released", r"data\.normalisation is released there and imagenet in"),
+        ("data.depth_range_mm=1000", r"data\.depth_range_mm is 1000\.0 there and 2000\.0 in"),
+        ("model.scale_floor=0.5", r"model\.scale_floor is 0\.5 there and 0\.001 in"),
+        ("flow.hidden_dim=4", r"flow\.hidden_dim is 4 there and 8 in .*best\.pt; put back"),
+        ("likelihood.base=gaussian", r"likelihood\.base is gaussian there and laplace in"),
+    ],
+)
+def test_settings_that_the_network_was_not_trained_with_are_refused(
+    copied, small, override, message
+):
+    save_config(small("train.epochs=1", override), copied / "config.yaml")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_run(copied)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_tested_and_how_may_change_after_the_training(copied, small):
+    overrides = ("data.test_every=2", "data.cache_gib=0.1", "evaluate.num_examples=1")
+    save_config(small(*overrides, "train.precision=bf16"), copied / "config.yaml")
+    config = load_run(copied).config
+    assert (config.data.test_every, config.evaluate.num_examples) == (2, 1)
+    assert (config.train.epochs, config.train.precision) == (1, "float32")
+    assert len(predict(copied)) == 2
 
 
 def test_a_damaged_checkpoint_ends_in_one_line(copied):
