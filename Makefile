@@ -7,7 +7,8 @@ DEMO_STORE ?= stores/demo
 DEMO_TRAIN ?= 8000
 DEMO_TEST ?= 600
 
-.PHONY: help install demo test test-long lint bench clean
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-long lint bench clean clean-demo
 
 help:
 	@echo "make demo       environment, install, synthetic data, training, evaluation, report"
@@ -15,11 +16,14 @@ help:
 	@echo "make test-long  the tests that take minutes as well"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the benchmarks, JSON to benchmarks/results"
+	@echo "make clean      remove the environment (clean-demo: the demo's store and run)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: pose3d needs Python >= 3.11; run make PYTHON=python3.11 (or newer)"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --version >/dev/null \
+	  || { rm -rf $(VENV); echo "error: no virtual environment with pip could be made;" \
+	       "install python3-venv or name another Python: make PYTHON=..."; exit 2; }
 
 $(VENV)/.installed: $(BIN)/python setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic]'
@@ -49,8 +53,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:
-	rm -rf $(VENV) runs stores build *.egg-info
+clean: # the environment; stores and runs stay
+	rm -rf $(VENV) build *.egg-info
+
+clean-demo:
+	rm -rf $(DEMO) $(DEMO_STORE) stores/bench
 
 bench: $(VENV)/.installed-dev
 	mkdir -p stores

@@ -1,4 +1,4 @@
-"""Run the README's own commands: every fenced block marked ```sh, in order, in one shell.
+"""Run the README's own commands: its ```sh blocks in order, then its ```python blocks.
 
 A block that begins with `# needs: PATH` is left out, and said to be, where PATH does not exist.
 """
@@ -15,6 +15,11 @@ def shell_blocks(text: str) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
+def python_blocks(text: str) -> list[str]:
+    """The bodies of all ```python blocks, in order."""
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def missing_need(block: str) -> str | None:
     """The path that the block's first line asks for, where it does not exist."""
     match = re.match(r"# needs: (\S+)", block)
@@ -23,7 +28,10 @@ def missing_need(block: str) -> str | None:
 
 def main(readme: str) -> int:
     """Run each block and stop at the first that fails."""
-    blocks = shell_blocks(Path(readme).read_text(encoding="utf-8"))
+    text = Path(readme).read_text(encoding="utf-8")
+    blocks = shell_blocks(text) + [
+        f"{sys.executable} - <<'EOF'\n{block}EOF\n" for block in python_blocks(text)
+    ]
     if not blocks:
         print(f"error: {readme} holds no ```sh block")
         return 1
