@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pose3d.data.dataset import PoseDataset, make_dataset
-from pose3d.data.store import open_store
+from pose3d.data.dataset import DataConfig, PoseDataset, make_dataset
+from pose3d.data.store import Store, open_store
 from pose3d.engine.checkpoint import checkpoint_config, load_checkpoint, load_state
 from pose3d.engine.config import RunConfig, config_differences, load_config
 from pose3d.engine.infer import choose_device, crop_images, infer, with_constant_pose
@@ -113,7 +113,7 @@ def load_run(
 def predict(
     run: str | Path,
     *,
-    store: str | Path | None = None,
+    store: str | Path | Store | None = None,
     split: str | None = None,
     checkpoint: CheckpointName = "best",
     flip_test: bool | None = None,
@@ -125,7 +125,7 @@ def predict(
 
     Args:
         run: Folder of the run.
-        store: Folder of the store; None takes the one the run was trained on.
+        store: Folder of the store, or an open one; None takes the one the run was trained on.
         split: "train" or "test"; None takes data.test_split of the run.
         checkpoint: best or last.
         flip_test: Average with the mirror image's prediction; None takes evaluate.flip_test.
@@ -143,7 +143,7 @@ def predict(
     chosen = choose_device(device)
     trained = load_run(run, checkpoint=checkpoint, device=chosen)
     config = trained.config
-    dataset = _dataset(trained, store=store, split=split)
+    dataset = _dataset(_store(trained, store), config.data, split=split)
     use_flip = config.evaluate.flip_test if flip_test is None else flip_test
     density = ResidualDensity.from_likelihood(
         trained.network.likelihood, num_cells=config.evaluate.density_cells
@@ -222,20 +222,26 @@ def _settings(run: Path, trained: RunConfig, *, source: Path) -> RunConfig:
     return dataclasses.replace(trained, data=written.data, evaluate=written.evaluate)
 
 
-def _dataset(trained: TrainedRun, *, store: str | Path | None, split: str | None) -> PoseDataset:
-    """The records to predict: a split of the given store or of the one trained on."""
-    data = trained.config.data
+def _store(trained: TrainedRun, store: str | Path | Store | None) -> Store:
+    """The given store or the one trained on, open."""
+    if isinstance(store, Store):
+        return store
     if store is None and not Path(trained.store).exists():
         raise FileNotFoundError(
             f"the store the run was trained on, {trained.store}, is not there; name one by --store"
         )
+    return open_store(trained.store if store is None else store)
+
+
+def _dataset(store: Store, data: DataConfig, *, split: str | None) -> PoseDataset:
+    """The records of a store to predict."""
     if split is None or split == data.test_split:
         role: Literal["train", "test"] = "test"
     elif split == data.train_split:
         role = "train"
     else:
         role, data = "test", dataclasses.replace(data, test_split=split)
-    return make_dataset(open_store(trained.store if store is None else store), data, role=role)
+    return make_dataset(store, data, role=role)
 
 
 def _write_results(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pose3d.data.store import open_store
 from pose3d.engine.config import load_config, save_config
 from pose3d.engine.predict import (
     choose_examples,
@@ -111,6 +112,8 @@ def test_another_store_can_be_chosen(trained, write_dots, tmp_path):
     store = write_dots(tmp_path / "store", num_train=1, num_test=3, seed=7)
     predictions = predict(trained, store=store, out=tmp_path / "results")
     assert len(predictions) == 3
+    again = predict(trained, store=open_store(store), out=tmp_path / "again")
+    assert np.array_equal(again.mean_uvd, predictions.mean_uvd)
 
 
 def test_an_unknown_split_is_refused(trained, tmp_path):
