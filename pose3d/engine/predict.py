@@ -39,6 +39,11 @@ SIGMA_IS_DEVIATION = (
     "learnt residual density (deviation_of_residual)"
 )
 SIGMA_IS_SCALE = "scale of the loss, which has no density: no standard deviation"
+BASELINE_METRICS = (
+    *("mpjpe_mm", "pa_mpjpe_mm", "pa_mpjpe_rigid_mm", "n_mpjpe_mm"),
+    *("pck150", "auc"),
+)
+"""Metrics that are also given for predicting the mean training pose."""
 FIXED_SECTIONS = ("data", "model", "flow", "likelihood")
 """Sections that a trained network hangs on; the checkpoint has them as they were."""
 FREE_SETTINGS = (
@@ -259,10 +264,7 @@ def _write_results(
     baseline = evaluate_predictions(constant)
     metrics = {
         **evaluate_predictions(predictions),
-        **{
-            f"baseline_mean_pose_{name}": baseline[name]
-            for name in ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm")
-        },
+        **{f"baseline_mean_pose_{name}": baseline[name] for name in BASELINE_METRICS},
         "images_per_second": images_per_second,
         "checkpoint": predictions.metadata["checkpoint"],
         "split": predictions.metadata["split"],

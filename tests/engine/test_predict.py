@@ -21,6 +21,7 @@ from pose3d.engine.train import train
 from pose3d.evaluation.density import ResidualDensity
 from pose3d.evaluation.npz import read_npz
 from pose3d.evaluation.predictions import Predictions
+from pose3d.report.html import METRIC_ROWS
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,20 @@ def test_metrics_are_json_with_baseline_and_protocol(trained):
     assert "ground truth" in metrics["protocol"]["text"]
     assert metrics["checkpoint"] == "best (epoch 1, step 4)"
     assert metrics["images_per_second"] > 0
+
+
+def test_every_metric_of_the_report_has_a_baseline(trained):
+    predictions = Predictions.load(trained / "results" / "predictions.npz")
+    constant = load_run(trained).mean_pose_mm[:17].numpy()
+    target = predictions.target_root_relative_mm.astype(np.float64)
+    distance = np.linalg.norm(constant - target, axis=-1)
+    metrics = read_metrics(trained)
+    assert metrics["baseline_mean_pose_mpjpe_mm"] == pytest.approx(distance.mean(), rel=1e-6)
+    assert metrics["baseline_mean_pose_pck150"] == pytest.approx(100 * (distance < 150).mean())
+    share = [(distance < limit).mean() for limit in range(0, 151, 5)]
+    assert metrics["baseline_mean_pose_auc"] == pytest.approx(100 * np.mean(share))
+    missing = [row[0] for row in METRIC_ROWS if f"baseline_mean_pose_{row[0]}" not in metrics]
+    assert not missing
 
 
 def test_metadata_say_how_the_numbers_came_about(trained, dots):
