@@ -80,7 +80,7 @@ class Journal:
             self._task, completed=step, epoch=epoch, speed=images_per_second, loss=loss
         )
 
-    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+    def scalars(self, values: Mapping[str, float | int], *, step: int) -> None:
         """Add points to the TensorBoard curves named by the keys."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
@@ -147,7 +147,6 @@ def prediction_figure(
 
 def figure_pixels(figure: Figure) -> UInt8[np.ndarray, "height width 3"]:
     """Render a figure without a window system."""
-
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -41,7 +41,7 @@ def note_step(
     speed: float,
 ) -> None:
     """Count the step, log it, and stop the training after too many bad ones in a row."""
-    progress, config = session.progress, session.config.train
+    progress = session.progress
     is_good = math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
     if is_good:
         progress.skipped_in_a_row = 0
@@ -57,21 +57,28 @@ def note_step(
         images_per_second=speed,
         loss=values["loss"],
     )
-    if is_good and progress.step % config.log_every_steps == 0:
+    if is_good and _is_logged(session):
         _read_counter(session)
         scalars = {
             **{f"loss/{_CURVE.get(n, n)}": v for n, v in values.items() if n not in _TRAIN_SCALARS},
             **{f"train/{name}": values[name] for name in _TRAIN_SCALARS},
             "train/images_per_second": speed,
-            "train/skipped_steps": progress.skipped,
+            _SKIPPED: progress.skipped,
             "train/bounded_residuals": progress.bounded,
             **_scale_statistics(pose, batch),
         }
         journal.scalars(scalars, step=progress.step)
 
 
+def _is_logged(session: Session) -> bool:
+    """Every so many steps, and an epoch's first good one, so that short runs have curves too."""
+    progress, every = session.progress, session.config.train.log_every_steps
+    return progress.step % every == 0 or progress.sums["steps"] == 1
+
+
 _TRAIN_SCALARS = ("gradient_norm", "learning_rate")
 _CURVE = {"loss": "total"}
+_SKIPPED = "train/skipped_steps"
 
 
 def _read_counter(session: Session) -> None:
@@ -96,6 +103,7 @@ def report_skipped(
             "records": names,
         },
     )
+    journal.scalars({_SKIPPED: progress.skipped}, step=progress.step)
     if progress.skipped_in_a_row >= limit:
         raise ValueError(
             f"loss or gradient was not finite in {limit} steps in a row up to step "

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pose3d.data.store import open_store
 from pose3d.engine import train as train_module
@@ -295,6 +296,61 @@ def test_every_epoch_has_its_own_order_and_augmentation(dots, small, tmp_path, p
     assert not torch.allclose(maps[0][first.argsort()], maps[1][second.argsort()])
 
 
+def curves(run):
+    return EventAccumulator(str(run / "tensorboard")).Reload()
+
+
+def test_the_curves_show_all_that_is_needed_to_watch_a_training(dots, small, tmp_path):
+    fit(
+        small("train.epochs=1", "train.log_every_steps=1", "train.figure_every_epochs=1"),
+        dots,
+        tmp_path / "run",
+    )
+    events = curves(tmp_path / "run")
+    parts = {"loss/base", "loss/flow", "loss/log_scale", "loss/log_s"}
+    by_step = {
+        *("loss/total", *parts, "train/gradient_norm", "train/learning_rate"),
+        *("train/skipped_steps", "train/bounded_residuals", "train/images_per_second"),
+        *(f"sigma_{axis}/{name}" for axis in "uvd" for name in ("min", "median", "max")),
+    }
+    by_epoch = {
+        *("validation/mpjpe_mm", "validation/pa_mpjpe_mm", "validation/mean_pose_mpjpe_mm"),
+        *(f"validation/sigma_{axis}_median" for axis in "uvd"),
+    }
+    assert set(events.Tags()["scalars"]) == by_step | by_epoch
+    points = {tag: {point.step: point.value for point in events.Scalars(tag)} for tag in by_step}
+    for tag in by_step:
+        assert list(points[tag]) == [1, 2, 3, 4], tag
+    for tag in by_epoch:
+        assert [point.step for point in events.Scalars(tag)] == [4], tag
+    for step in (1, 2, 3, 4):
+        total = sum(points[tag][step] for tag in parts)
+        assert points["loss/total"][step] == pytest.approx(total, abs=1e-4)
+        for axis in "uvd":
+            least, middle, most = (
+                points[f"sigma_{axis}/{name}"][step] for name in ("min", "median", "max")
+            )
+            assert 0 < least < middle < most < 1
+    assert events.Tags()["images"] == ["predictions"]
+    (image,) = events.Images("predictions")
+    assert image.step == 4
+    assert min(image.width, image.height) > 100
+
+
+def test_a_run_shorter_than_the_logging_interval_has_curves(dots, small, tmp_path, poisoned):
+    poisoned(1)
+    fit(small("train.log_every_steps=100"), dots, tmp_path / "run")
+    events = curves(tmp_path / "run")
+    assert [point.step for point in events.Scalars("loss/total")] == [2, 5]
+
+
+def test_a_skipped_step_is_on_the_curve_at_once(dots, small, tmp_path, poisoned):
+    poisoned(2, 3)
+    fit(small("train.epochs=1", "train.log_every_steps=100"), dots, tmp_path / "run")
+    points = curves(tmp_path / "run").Scalars("train/skipped_steps")
+    assert [(point.step, point.value) for point in points] == [(1, 0), (2, 1), (3, 2)]
+
+
 def test_too_many_skipped_steps_in_a_row_end_the_training(dots, small, tmp_path, poisoned):
     poisoned(2, 4, 5, 6)
     with pytest.raises(
@@ -354,7 +410,8 @@ def test_the_gradient_is_clipped_as_a_whole(dots, small, tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_model_is_refused(dots, small, straight, tmp_path):
     run = tmp_path / "run"
     fit(small("train.epochs=1", "model.width_multiplier=0.25"), dots, run)
-    contents = load_checkpoint(straight / "checkpoints" / "last.pt")
-    save_checkpoint(run / "checkpoints" / "best.pt", contents)
+    contents, other = (load_checkpoint(r / "checkpoints" / "best.pt") for r in (run, straight))
+    weights = {name: other[name] for name in ("network", "average")}
+    save_checkpoint(run / "checkpoints" / "best.pt", {**contents, **weights})
     with pytest.raises(ValueError, match=r"best\.pt is of another model: regressor\.\S+ has shape"):
         load_run(run)
