@@ -85,7 +85,9 @@ def predict(
         device=device,
         out=out,
     )
-    print(f"{len(predictions)} records predicted, results in {out or run / 'results'}")
+    unreadable = len(predictions.metadata["unreadable_records"])
+    left_out = f" ({unreadable} unreadable left out)" if unreadable else ""
+    print(f"{len(predictions)} records predicted{left_out}, results in {out or run / 'results'}")
 
 
 @app.command()
@@ -152,8 +154,9 @@ def _protocol_table(metrics: dict[str, Any]) -> Table:
     rows = {
         "protocol": protocol["text"],
         "numbering": protocol["numbering"],
-        "records": f"{counts['samples']} ({counts['samples_left_out']} left out), split "
-        f"{metrics['split']}, subjects {', '.join(f'S{s}' for s in protocol['subjects'])}",
+        "records": f"{counts['samples']} ({counts['samples_left_out']} without labels and "
+        f"{counts['unreadable']} unreadable left out), split {metrics['split']}, subjects "
+        f"{', '.join(f'S{s}' for s in protocol['subjects'])}",
         "depth of the root": protocol["root_depth"],
         "box": protocol["box"],
         "flip test": "yes" if protocol["flip_test"] else "no",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pose3d import cli
-from pose3d.data.store import ShardWriter, StoreHeader, StoreRecord, finalise_store
+from pose3d.data.store import ShardWriter, StoreHeader, StoreRecord, finalise_store, open_store
 from pose3d.geometry.camera import Camera
 
 SMALL = """
@@ -107,6 +107,18 @@ def test_from_store_to_report(place, run_cli):
     ]
     code, out, err = run_cli("evaluate", "run")
     assert "records predicted" not in out  # results are newer than the checkpoint
+
+
+def test_evaluate_counts_what_it_could_not_read(place, run_cli):
+    train = ("train", "small.yaml", "--store", "store", "--run", "run")
+    assert run_cli(*train, "data.bad_records=skip", "evaluate.num_examples=9")[0] == 0
+    jpeg = open_store("store").image_bytes(1)
+    shard = Path("store/shard-0.h5")
+    shard.write_bytes(shard.read_bytes().replace(jpeg, bytes(len(jpeg))))
+    code, out, err = run_cli("evaluate", "run")
+    assert code == 0, err
+    assert "3 records predicted (1 unreadable left out)" in out
+    assert "3 (0 without labels and 1 unreadable left out)" in out
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def infer(
     """Predict every record of a dataset and decode it to millimetres.
 
     The labelled root depth places the prediction in front of the camera, and the root's own d is
-    set to 0, which it is by definition.
+    set to 0, which it is by definition. With data.bad_records=skip, records that cannot be read are
+    left out and named in the metadata under ``unreadable_records``.
 
     Args:
         regressor: Its mode is put back afterwards.
@@ -108,6 +109,9 @@ def infer(
         deviation: Standard deviation of the standardised residual per axis, by which σ is
             multiplied to be a standard deviation itself; None leaves σ as the regressor gives it.
         metadata: More of it for the result.
+
+    Raises:
+        ValueError: If no record is left, or one cannot be read and is not to be skipped.
     """
     skeleton = skeleton_by_name(config.data.skeleton)
     was_training = regressor.training
@@ -133,8 +137,12 @@ def infer(
         target = batch.target.cpu()
         parts.append((pose.mean, pose.scale, target, batch.crop_from_image.cpu(), batch.index))
     regressor.train(was_training)
+    unreadable = [*dataset.skipped_names, *loader.skipped_names]
     if not parts:
-        raise ValueError(f"no record of {dataset.store.path} is left to predict")
+        raise ValueError(
+            f"no record of {dataset.store.path} is left to predict: "
+            f"all {len(unreadable)} are unreadable"
+        )
     mean, scale, target, crop_from_image, index = (
         torch.cat(part) for part in zip(*parts, strict=True)
     )
@@ -147,7 +155,11 @@ def infer(
         store=dataset.store,
         store_index=index.cpu().numpy(),
         config=config,
-        metadata={"flip_test": flip_test, **(metadata or {})},
+        metadata={
+            "flip_test": flip_test,
+            "unreadable_records": unreadable,
+            **(metadata or {}),
+        },
     )
 
 

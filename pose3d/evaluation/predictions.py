@@ -10,7 +10,8 @@ label), not the training weight, which is also 0 for the root's depth and for la
 depth box: those have millimetres and are judged. A joint is left out where its u or v weight is 0,
 or its depth weight is 0 and it is not the root (the root's depth is given, never predicted). A
 record whose root has no label, or with fewer than three labelled joints, is left out as a whole.
-Both are counted in the result.
+Both are counted in the result. So are records that could not be read and are not among the
+predictions; metadata["unreadable_records"] names them.
 
 σ is the standard deviation that the model predicts, axis by axis, propagated to millimetres to
 first order: the scale of the likelihood times the standard deviation of its residual density, where
@@ -242,6 +243,7 @@ def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:
         "counts": {
             "samples": int(judged.sum()),
             "samples_left_out": int((~judged).sum()),
+            "unreadable": len(predictions.metadata.get("unreadable_records", [])),
             "joints_per_sample": poses.labelled.shape[1],
             "joints": int(poses.labelled.sum()),
             "joints_left_out": int((~poses.labelled[judged]).sum()),

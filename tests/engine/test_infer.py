@@ -1,5 +1,7 @@
 """Inference: the mirror image, decoding, the mean pose."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,25 @@ def test_the_right_answer_has_no_error_in_millimetres_and_pixels(data):
     pinhole = joints[..., :2] / joints[..., 2:] * focal + centre
     np.testing.assert_allclose(predictions.target_image_px, pinhole, atol=1e-2)
     assert evaluate_predictions(predictions)["mpjpe_mm"] < 0.01
+
+
+def test_unreadable_records_are_left_out_named_and_counted(dots, small, tmp_path):
+    store = open_store(shutil.copytree(dots, tmp_path / "store"))
+    first, second = store.select(split="test")[:2]
+    store.records.joints_camera_mm[first, 3] = np.nan
+    jpeg = store.image_bytes(second)
+    shard = tmp_path / "store" / "shard-00000.h5"
+    shard.write_bytes(shard.read_bytes().replace(jpeg, bytes(len(jpeg))))
+
+    config = small("data.bad_records=skip", "data.skeleton=human36m_17")
+    dataset = make_dataset(store, config.data, role="test")
+    predictions = predict_with(PoseRegressor(config.model, 17), config, dataset)
+    names = [store.record_name(row) for row in (first, second)]
+    assert predictions.metadata["unreadable_records"] == names
+    assert len(predictions) == 2
+    assert not set(names) & set(predictions.name)
+    counts = evaluate_predictions(predictions)["counts"]
+    assert (counts["samples"], counts["unreadable"]) == (2, 2)
 
 
 def test_the_depth_predicted_for_the_root_does_not_matter(data):
