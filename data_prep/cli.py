@@ -97,6 +97,7 @@ def synthetic(
     seed: Annotated[int, typer.Option(help="Everything follows from it.")] = 0,
     renderer: Annotated[Renderer, typer.Option(help="What draws the images.")] = Renderer.auto,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = NUM_CORES,
+    overwrite: Overwrite = False,
 ) -> None:
     """Render a synthetic Human3.6M; a stopped run goes on where it was."""
     from data_prep.synthetic.generate import generate_synthetic
@@ -111,6 +112,7 @@ def synthetic(
         seed=seed,
         renderer=renderer.value,
         num_workers=jobs,
+        overwrite=overwrite,
     )
     typer.echo(f"{train + test} records in {store}, digest {digest}")
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,16 @@ from rich.progress import (
 from rich.text import Text
 
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX
-from data_prep.synthetic.renderers import open_renderer, resolve_renderer
+from data_prep.synthetic.renderers import RENDERERS, open_renderer, resolve_renderer
 from data_prep.synthetic.scene import BOX_DEFINITION, Shot, Studio
-from pose3d.data.store import ShardWriter, StoreHeader, StoreRecord, begin_store, finalise_store
+from pose3d.data.store import (
+    ShardWriter,
+    StoreHeader,
+    StoreRecord,
+    begin_store,
+    finalise_store,
+    read_plan,
+)
 from pose3d.geometry.skeleton import HUMAN36M_17
 
 GENERATOR_VERSION = 1
@@ -75,6 +83,7 @@ def generate_synthetic(
     renderer: str = "auto",
     num_workers: int = 2,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> str:
     """Render a synthetic Human3.6M into a store.
 
@@ -90,16 +99,18 @@ def generate_synthetic(
         margin: What a crop shows over the side of the person's square.
         jpeg_quality: 1 to 100.
         seed: Every record follows from (seed, split, number); at least 0.
-        renderer: "opengl", "numpy", or "auto" for OpenGL where it works.
+        renderer: "opengl", "numpy", or "auto" for what the store in the folder was begun with,
+            else OpenGL where it works.
         num_workers: Processes; with 1 everything happens in this one.
         progress: Show a progress bar on the standard error stream.
+        overwrite: Make the store anew if there is one.
 
     Returns:
         The store's digest.
 
     Raises:
-        ValueError: If a number is out of range, the renderer does not start, or the folder holds
-            something else.
+        ValueError: If a number is out of range, the renderer does not start, the folder holds
+            something else, or a worker process dies.
         OSError: If the folder cannot be written.
     """
     if min(num_train, num_test) < 0 or num_train + num_test == 0:
@@ -117,10 +128,12 @@ def generate_synthetic(
         jpeg_quality=jpeg_quality,
     )
     directory = Path(store_path)
-    job = _Job(directory=directory, header=header, seed=seed, renderer=resolve_renderer(renderer))
-    plan = _plan(job, num_train=num_train, num_test=num_test)
-    finished = begin_store(directory, plan=plan)
     chunks = _chunks("train", num_train) + _chunks("test", num_test)
+    begun = None if overwrite or renderer != "auto" else _renderer_begun_with(directory, chunks)
+    renderer = begun or resolve_renderer(renderer)
+    job = _Job(directory=directory, header=header, seed=seed, renderer=renderer)
+    plan = _plan(job, num_train=num_train, num_test=num_test)
+    finished = begin_store(directory, plan=plan, overwrite=overwrite)
     missing = [chunk for chunk in chunks if chunk.name not in finished]
     with _progress_bar(progress) as bar:
         done = sum(c.stop - c.start for c in chunks) - sum(c.stop - c.start for c in missing)
@@ -146,6 +159,19 @@ def _plan(job: _Job, *, num_train: int, num_test: int) -> dict[str, Any]:
         "renderer": job.renderer,
         "shard_size": SHARD_SIZE,
     }
+
+
+def _renderer_begun_with(directory: Path, chunks: list[_Chunk]) -> str | None:
+    """The renderer of the store in the folder, if it can go on with it here."""
+    begun = read_plan(directory).get("renderer")
+    if begun == "auto" or begun not in RENDERERS:
+        return None
+    if not all((directory / chunk.name).is_file() for chunk in chunks):
+        try:
+            open_renderer(begun)
+        except ValueError:
+            return None
+    return begun
 
 
 def _chunks(split: str, count: int) -> list[_Chunk]:
@@ -273,5 +299,10 @@ def _write_in_processes(
             for future in finished:
                 future.result()
             bar.update(task, completed=done_before + counter.value)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"a worker of {num_workers} was killed, perhaps for memory; run again, with fewer "
+            "--jobs: it goes on where it was"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

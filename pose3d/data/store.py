@@ -63,6 +63,7 @@ __all__ = [
     "check_jpeg",
     "finalise_store",
     "open_store",
+    "read_plan",
 ]
 
 MANIFEST_NAME = "store.json"
@@ -109,6 +110,15 @@ def begin_store(
     except OSError as error:
         raise OSError(f"cannot write the store {directory}: {one_line(error)}") from error
     return {path.name for path in directory.glob("shard-*.h5")}
+
+
+def read_plan(directory: Path | str) -> dict[str, Any]:
+    """The plan that a store's folder was begun with; empty where there is none to be read."""
+    try:
+        plan = json.loads((Path(directory) / PLAN_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
 
 
 def finalise_store(directory: Path | str, header: StoreHeader) -> str:
@@ -349,6 +359,9 @@ def open_store(path: Path | str) -> Store:
     Args:
         path: A folder with store.json, or a shard-*.h5 file.
 
+    Returns:
+        The store: labels in memory (joints in camera millimetres), images read when asked for.
+
     Raises:
         FileNotFoundError: If there is nothing at `path`.
         ValueError: If it is not a finished store of this release's schema version, or incomplete.
@@ -382,9 +395,8 @@ def open_store(path: Path | str) -> Store:
 
 def _plan_difference(path: Path, plan: Mapping[str, Any]) -> str:
     """Name what differs between the plan in a file and a new one."""
-    try:
-        old = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    old = read_plan(path.parent)
+    if not old:
         return "its plan cannot be read"
     new = json.loads(json.dumps(plan))
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]

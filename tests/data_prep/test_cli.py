@@ -120,10 +120,12 @@ def test_synthetic_hands_its_options_over(run, monkeypatch, tmp_path):
             return "d1935"
 
     monkeypatch.setitem(sys.modules, "data_prep.synthetic.generate", Generate)
-    code, out, _ = run("synthetic", tmp_path / "s", "--train", 5, "--test", 2, "--seed", 3)
+    options = ("--train", 5, "--test", 2, "--seed", 3, "--overwrite")
+    code, out, _ = run("synthetic", tmp_path / "s", *options)
     assert code == 0
     assert "7 records" in out
     assert "d1935" in out
     assert asked["path"] == tmp_path / "s"
     expected = {"num_train": 5, "num_test": 2, "seed": 3, "crop_size_px": 256, "renderer": "auto"}
+    expected["overwrite"] = True
     assert {**asked, **expected} == asked

@@ -1,5 +1,6 @@
 """The synthetic data set: cameras, pictures against labels, and the store it is written to."""
 
+import importlib
 import sys
 
 import cv2
@@ -275,10 +276,40 @@ def test_the_number_of_processes_does_not_change_the_digest(tmp_path, monkeypatc
     assert one == two
 
 
-def test_other_settings_are_refused_in_the_same_folder(tmp_path):
+def test_other_settings_are_refused_in_the_same_folder_unless_it_is_to_be_made_anew(tmp_path):
     make(tmp_path, num_train=1, num_test=0)
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match=r"other settings .*pass --overwrite"):
         make(tmp_path, num_train=1, num_test=0, seed=4)
+    digest = make(tmp_path, num_train=1, num_test=0, seed=4, overwrite=True)
+    assert open_store(tmp_path).digest == digest
+    assert "seed 4" in open_store(tmp_path).header.source
+
+
+def test_auto_goes_on_with_the_renderer_that_a_store_was_begun_with(tmp_path, monkeypatch):
+    opened = []
+
+    def opengl_appears(name):
+        opened.append(name)
+        return open_renderer("numpy")
+
+    begun = make(tmp_path / "store", num_train=1, num_test=1)
+    monkeypatch.setattr(renderers, "open_renderer", opengl_appears)
+    monkeypatch.setattr(generate, "open_renderer", opengl_appears)
+    assert make(tmp_path / "store", num_train=1, num_test=1, renderer="auto") == begun
+    assert opened == []  # nothing to draw
+    (tmp_path / "store" / "shard-test-00000.h5").unlink()
+    assert make(tmp_path / "store", num_train=1, num_test=1, renderer="auto") == begun
+    assert set(opened) == {"numpy"}
+    make(tmp_path / "store", num_train=1, num_test=1, renderer="auto", overwrite=True)
+    assert "opengl" in opened
+
+
+def test_a_killed_worker_ends_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "killed.py").write_text("import os\n\ndef work(chunk):\n    os._exit(9)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(generate, "_work", importlib.import_module("killed").work)
+    with pytest.raises(ValueError, match=r"was killed, perhaps for memory; .*fewer --jobs"):
+        make(tmp_path / "store", num_workers=2)
 
 
 @pytest.mark.parametrize(
