@@ -100,9 +100,10 @@ def evaluate(
     batch_size: BatchOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Print the metrics of a run; predicts first where the results are not newer than the run."""
-    is_default = (store, split, flip_test) == (None, None, None)
-    if not (is_default and results_are_current(run, checkpoint=_name(checkpoint))):
+    """Print the metrics of a run; predicts first unless these very results are there."""
+    if not results_are_current(
+        run, store=store, split=split, checkpoint=_name(checkpoint), flip_test=flip_test
+    ):
         predict(
             run,
             store=store,

@@ -106,7 +106,28 @@ def test_from_store_to_report(place, run_cli):
         *("density.npz", "examples.npz", "metrics.json", "predictions.npz")
     ]
     code, out, err = run_cli("evaluate", "run")
-    assert "records predicted" not in out  # results are newer than the checkpoint
+    assert "records predicted" not in out  # the same results are there
+
+
+def test_evaluate_never_prints_the_results_of_another_request(place, run_cli):
+    assert run_cli("train", "small.yaml", "--store", "store", "--run", "run")[0] == 0
+
+    def printed(*arguments: str) -> tuple[bool, list[str]]:
+        """Whether it predicted, and the lines without the speed."""
+        code, out, err = run_cli("evaluate", "run", *arguments)
+        assert code == 0, err
+        is_new = "records predicted" in out
+        return is_new, [line for line in out.splitlines()[is_new:] if "speed" not in line]
+
+    is_new, expected = printed()
+    assert is_new
+    for arguments in (("--split", "train"), ("--checkpoint", "last"), ("--no-flip-test",)):
+        assert run_cli("predict", "run", *arguments)[0] == 0
+        is_new, lines = printed(*arguments)
+        assert not is_new
+        assert lines != expected
+        assert printed() == (True, expected)
+        assert printed() == (False, expected)
 
 
 def test_evaluate_counts_what_it_could_not_read(place, run_cli):

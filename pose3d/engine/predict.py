@@ -62,8 +62,11 @@ class TrainedRun:
     config: RunConfig
     """Of the training, but what may be changed afterwards is as RUN/config.yaml has it."""
     network: Network
+    checkpoint: CheckpointName
     store: str
     """Path of the store it was trained on."""
+    digest: str
+    """Of that store."""
     mean_pose_mm: Float[Tensor, "joints 3"]
     epoch: int
     step: int
@@ -107,7 +110,9 @@ def load_run(
         path=path,
         config=config,
         network=network.to(device),
+        checkpoint=checkpoint,
         store=contents["store"],
+        digest=contents["digest"],
         mean_pose_mm=contents["mean_pose_mm"],
         epoch=contents["progress"]["epoch"],
         step=contents["progress"]["step"],
@@ -148,8 +153,10 @@ def predict(
     chosen = choose_device(device)
     trained = load_run(run, checkpoint=checkpoint, device=chosen)
     config = trained.config
-    dataset = _dataset(_store(trained, store), config.data, split=split)
-    use_flip = config.evaluate.flip_test if flip_test is None else flip_test
+    opened = _store(trained, store)
+    data, role = _selection(config.data, split)
+    dataset = make_dataset(opened, data, role=role)
+    request = _request(trained, digest=opened.digest, split=split, flip_test=flip_test)
     density = ResidualDensity.from_likelihood(
         trained.network.likelihood, num_cells=config.evaluate.density_cells
     )
@@ -158,7 +165,7 @@ def predict(
         trained.network.regressor,
         dataset,
         config,
-        flip_test=use_flip,
+        flip_test=request["flip_test"],
         batch_size=batch_size or config.evaluate.batch_size,
         device=chosen,
         deviation=density.deviation,
@@ -166,7 +173,8 @@ def predict(
             "sigma": SIGMA_IS_DEVIATION if density.available else SIGMA_IS_SCALE,
             "deviation_of_residual": density.deviation.tolist(),
             "checkpoint": f"{checkpoint} (epoch {trained.epoch}, step {trained.step})",
-            "split": split or config.data.test_split,
+            "split": request["split"],
+            "request": request,
             "commit": trained.commit,
         },
     )
@@ -183,13 +191,31 @@ def predict(
     return predictions
 
 
-def results_are_current(run: str | Path, *, checkpoint: CheckpointName = "best") -> bool:
-    """Whether RUN/results were made after the checkpoint was written."""
+def results_are_current(
+    run: str | Path,
+    *,
+    store: str | Path | Store | None = None,
+    split: str | None = None,
+    checkpoint: CheckpointName = "best",
+    flip_test: bool | None = None,
+) -> bool:
+    """Whether RUN/results are what `predict` would make of the same arguments.
+
+    Raises:
+        ValueError: If run, checkpoint or store cannot be used.
+        FileNotFoundError: If the store that is asked for is not there.
+    """
     results, weights = Path(run) / "results", Path(run) / "checkpoints" / f"{checkpoint}.pt"
     files = [results / "predictions.npz", results / "metrics.json"]
-    if not weights.is_file() or not all(file.is_file() for file in files):
+    if not all(file.is_file() for file in (weights, *files)):
         return False
-    return all(file.stat().st_mtime >= weights.stat().st_mtime for file in files)
+    if any(file.stat().st_mtime < weights.stat().st_mtime for file in files):
+        return False
+    trained = load_run(run, checkpoint=checkpoint)
+    is_gone = store is None and not Path(trained.store).exists()
+    digest = trained.digest if is_gone else _store(trained, store).digest
+    wanted = _request(trained, digest=digest, split=split, flip_test=flip_test)
+    return read_metrics(run).get("request") == wanted
 
 
 def read_metrics(run: str | Path) -> dict[str, Any]:
@@ -238,15 +264,32 @@ def _store(trained: TrainedRun, store: str | Path | Store | None) -> Store:
     return open_store(trained.store if store is None else store)
 
 
-def _dataset(store: Store, data: DataConfig, *, split: str | None) -> PoseDataset:
-    """The records of a store to predict."""
+def _selection(data: DataConfig, split: str | None) -> tuple[DataConfig, Literal["train", "test"]]:
+    """The settings and the role under which they choose the records of a split."""
     if split is None or split == data.test_split:
-        role: Literal["train", "test"] = "test"
-    elif split == data.train_split:
-        role = "train"
-    else:
-        role, data = "test", dataclasses.replace(data, test_split=split)
-    return make_dataset(store, data, role=role)
+        return data, "test"
+    if split == data.train_split:
+        return data, "train"
+    return dataclasses.replace(data, test_split=split), "test"
+
+
+def _request(
+    trained: TrainedRun, *, digest: str, split: str | None, flip_test: bool | None
+) -> dict[str, Any]:
+    """All that decides the metrics, as JSON has it: equal requests have equal results."""
+    data, role = _selection(trained.config.data, split)
+    subjects = getattr(data, f"{role}_subjects")
+    return {
+        "checkpoint": trained.checkpoint,
+        "epoch": trained.epoch,
+        "step": trained.step,
+        "store_digest": digest,
+        "split": getattr(data, f"{role}_split"),
+        "subjects": None if subjects is None else list(subjects),
+        "every": getattr(data, f"{role}_every"),
+        "bad_records": data.bad_records,
+        "flip_test": trained.config.evaluate.flip_test if flip_test is None else flip_test,
+    }
 
 
 def _write_results(
@@ -268,9 +311,11 @@ def _write_results(
         "images_per_second": images_per_second,
         "checkpoint": predictions.metadata["checkpoint"],
         "split": predictions.metadata["split"],
+        "request": predictions.metadata["request"],
     }
     rows, kind = choose_examples(predictions, count=config.evaluate.num_examples)
     images = crop_images(dataset, predictions.store_index[rows], config.data)
+    (folder / "metrics.json").unlink(missing_ok=True)  # comes back when all else is there
     density.save(folder / "density.npz")
     write_npz(folder / "examples.npz", {"images": images, "rows": rows, "kind": kind})
     predictions.save(folder / "predictions.npz")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,6 +205,52 @@ def test_results_are_old_once_the_checkpoint_is_newer(copied):
     later = (copied / "results" / "metrics.json").stat().st_mtime + 5
     os.utime(copied / "checkpoints" / "best.pt", (later, later))
     assert not results_are_current(copied)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"split": "train"}, {"checkpoint": "last"}, {"flip_test": False}, {"store": "another"}],
+    ids=lambda request_: next(iter(request_)),
+)
+def test_results_of_another_request_are_not_taken(
+    copied, write_dots, dots, tmp_path, request_
+):
+    if "store" in request_:
+        path = write_dots(tmp_path / "another", num_train=1, num_test=3, seed=7)
+        request_ = {"store": path}
+    predict(copied, **request_)
+    assert results_are_current(copied, **request_)
+    assert not results_are_current(copied)
+    predict(copied, store=dots, split="test", flip_test=True)  # the defaults, spelt out
+    assert results_are_current(copied)
+    assert not results_are_current(copied, **request_)
+
+
+def test_results_of_other_test_records_are_not_taken(copied, small):
+    save_config(small("train.epochs=1", "data.test_every=2"), copied / "config.yaml")
+    assert not results_are_current(copied)
+    predict(copied)
+    assert results_are_current(copied)
+    (copied / "config.yaml").unlink()
+    assert not results_are_current(copied)
+
+
+def test_results_outlive_the_store(copied, monkeypatch):
+    is_there = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != "store" and is_there(path))
+    assert results_are_current(copied)
+    assert not results_are_current(copied, split="train")
+
+
+def test_a_prediction_that_was_cut_short_leaves_no_metrics(copied, monkeypatch):
+    def stop(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Predictions, "save", stop)
+    with pytest.raises(OSError, match="disk full"):
+        predict(copied, split="train")
+    assert not results_are_current(copied)
+    assert not (copied / "results" / "metrics.json").exists()
 
 
 def test_missing_metrics_say_what_to_do(tmp_path):
