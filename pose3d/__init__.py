@@ -20,10 +20,13 @@ Example:
 
 A training and its judgement, with a store made by ``pose3d-prep``::
 
+    records = pose3d.open_store("stores/demo").records
+    print(records.joints_camera_mm.shape, "joints in millimetres")
     result = pose3d.train(config, store="stores/demo", run="runs/demo")
     predictions = pose3d.predict("runs/demo")
     print(pose3d.mpjpe(predictions.predicted_root_relative_mm,
                        predictions.target_root_relative_mm).mean(), "mm")
+    print(predictions.sigma_mm.mean(axis=(0, 1)), "mm along x, y, z")
 """
 
 from importlib.metadata import version

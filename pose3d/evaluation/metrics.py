@@ -56,17 +56,28 @@ def axis_errors(predicted_mm: Array, target_mm: Array) -> Array:
 
 
 def mpjpe(predicted_mm: Array, target_mm: Array) -> Array:
-    """Mean per-joint position error of each pose, (n,), millimetres; nothing is aligned.
+    """Mean per-joint position error of each pose; nothing is aligned.
+
+    Args:
+        predicted_mm: Predicted poses (n, joints, 3), millimetres; relative to their own roots
+            where the protocol says so, see ``root_relative``.
+        target_mm: True poses, the same shape and kind.
+
+    Returns:
+        One error per pose (n,), millimetres, of the poses' kind in float64.
 
     Raises:
         ValueError: As in ``joint_errors``.
+
+    Source:
+        Human3.6M, Ionescu et al., PAMI 2014, which averages over the poses as well.
     """
     predicted, target, restore = _open_pair(predicted_mm, target_mm)
     return restore(_distances(predicted, target).mean(-1))
 
 
 def pa_mpjpe(predicted_mm: Array, target_mm: Array, *, allow_scale: bool = True) -> Array:
-    """MPJPE of each pose after Procrustes alignment to its target, (n,), millimetres.
+    """MPJPE of each pose after Procrustes alignment to its target.
 
     Args:
         predicted_mm: Predicted poses (n, joints, 3), millimetres.
@@ -74,8 +85,15 @@ def pa_mpjpe(predicted_mm: Array, target_mm: Array, *, allow_scale: bool = True)
         allow_scale: Align scale, rotation and translation (the usual PA-MPJPE); or rotation and
             translation alone, as PoseNet's and RLE's protocol 1 does.
 
+    Returns:
+        One error per pose (n,), millimetres, of the poses' kind in float64.
+
     Raises:
         ValueError: As in ``joint_errors``.
+
+    Source:
+        Martinez et al., ICCV 2017, protocol 2; without scale, Moon et al. (PoseNet), ICCV 2019,
+        protocol 1. The alignment is Umeyama's, IEEE PAMI 13(4), 1991.
     """
     predicted, target, restore = _open_pair(predicted_mm, target_mm)
     aligned = _align(predicted, target, allow_scale=allow_scale)
@@ -83,9 +101,16 @@ def pa_mpjpe(predicted_mm: Array, target_mm: Array, *, allow_scale: bool = True)
 
 
 def n_mpjpe(predicted_mm: Array, target_mm: Array) -> Array:
-    """MPJPE of each pose after its best scale about the origin, (n,), millimetres.
+    """MPJPE of each pose after its best scale about the origin.
 
     The scale minimises the sum of squares. Pass poses relative to the root: the origin is kept.
+
+    Args:
+        predicted_mm: Predicted poses (n, joints, 3), millimetres.
+        target_mm: True poses, the same shape and kind.
+
+    Returns:
+        One error per pose (n,), millimetres, of the poses' kind in float64.
 
     Raises:
         ValueError: As in ``joint_errors``.

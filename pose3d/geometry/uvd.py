@@ -63,6 +63,11 @@ def encode_uvd(
     Raises:
         ValueError: If a joint is not finitely in front of the camera (on the CPU), or the crop
             size or depth range is not positive.
+
+    Source:
+        Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021, with
+        the depth range of Moon et al. (PoseNet), ICCV 2019. Their codes project without the lens's
+        distortion; here it is applied, so that labels lie on the image.
     """
     _check_units(crop_size_px, depth_range_mm)
     joints = joints_camera_mm.double()
@@ -105,6 +110,9 @@ def decode_uvd(
     Raises:
         ValueError: If a root depth is not finite and positive (on the CPU), or the crop size or
             depth range is not positive.
+
+    Source:
+        As in ``encode_uvd``, which it inverts.
     """
     rays, depth = _rays_and_depth(
         uvd, camera, crop_from_image, crop_size_px, root_depth_mm, depth_range_mm

@@ -53,10 +53,18 @@ class ResidualFlow(nn.Module):
     and only on the axes that the mask leaves alive. The weights of the other axes exist, as in the
     released layout, but nothing depends on them. The map starts close to the identity.
 
+    Args:
+        config: Number and width of the couplings; None is six of width 64.
+        num_axes: Axes of the residual: 3 for (u, v, d), 2 for (u, v).
+
     Example:
         >>> flow = ResidualFlow()
         >>> flow.log_prob(torch.zeros(5, 18, 3)).shape
         torch.Size([5, 18])
+
+    Raises:
+        ValueError: If there are fewer than two axes; by ``to_base``, ``from_base`` and
+            ``log_prob``, if the last dimension of what is passed has another number of them.
 
     Source:
         Dinh et al., Density estimation using Real NVP, ICLR 2017; sizes of Li et al., Human Pose

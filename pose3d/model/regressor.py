@@ -45,7 +45,18 @@ class ModelConfig:
 
 @dataclass(frozen=True, eq=False)
 class PoseDistribution:
-    """Location and scale of every joint in (u, v, d); the residual's shape is the likelihood's."""
+    """Location and scale of every joint in (u, v, d); the residual's shape is the likelihood's.
+
+    The scale is that of the likelihood's residual along each axis. It becomes a standard deviation
+    once the residual's density is known, see ``Likelihood.residual_log_prob``.
+
+    Raises:
+        ValueError: By ``mirrored``, if the skeleton has another number of joints. The constructor
+            checks nothing.
+
+    Source:
+        Li et al., Human Pose Regression with Residual Log-likelihood Estimation, ICCV 2021.
+    """
 
     mean: Float[Tensor, "batch joints 3"]
     """μ, uvd."""
@@ -53,7 +64,15 @@ class PoseDistribution:
     """σ, uvd, > 0."""
 
     def mirrored(self, skeleton: Skeleton, *, crop_size_px: int) -> "PoseDistribution":
-        """The same people in the mirrored image: left and right swap, in μ and in σ."""
+        """The same people in the mirrored image: left and right swap, in μ and in σ.
+
+        Args:
+            skeleton: Whose joints these are.
+            crop_size_px: Side of the crop, pixels; mirroring pixel centres needs it.
+
+        Raises:
+            ValueError: If the skeleton has another number of joints.
+        """
         return PoseDistribution(
             mirror_uvd(self.mean, skeleton, crop_size_px=crop_size_px),
             mirror_scale(self.scale, skeleton),
@@ -116,7 +135,10 @@ class PoseRegressor(nn.Module):
         """Predict the distribution of every joint.
 
         Args:
-            images: Normalised RGB crops.
+            images: RGB crops, channels in [0, 1] less a mean and divided by a deviation. Which
+                ones, the run's ``data.normalisation`` says: ``imagenet``, for weights trained here
+                or on ImageNet, is (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225); ``released``,
+                for the published RLE weights, is (0.406, 0.457, 0.480) and (0.225, 0.224, 0.229).
 
         Returns:
             μ and σ in uvd; float32, also under autocast.

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import pose3d
 from pose3d.data.store import open_store
 from pose3d.engine import train as train_module
 from pose3d.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -415,3 +418,17 @@ def test_a_checkpoint_of_another_model_is_refused(dots, small, straight, tmp_pat
     save_checkpoint(run / "checkpoints" / "best.pt", {**contents, **weights})
     with pytest.raises(ValueError, match=r"best\.pt is of another model: regressor\.\S+ has shape"):
         load_run(run)
+
+
+def test_the_example_of_the_package_runs(dots, small, tmp_path, monkeypatch, capsys):
+    """It trains, predicts and prints the error that the results file holds."""
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "demo").symlink_to(dots)
+    monkeypatch.chdir(tmp_path)
+    example = textwrap.dedent(pose3d.__doc__.partition("::\n")[2])
+    names = {"pose3d": pose3d, "config": small("train.epochs=1")}
+    exec(example, names)
+    assert names["result"].is_complete
+    metrics = json.loads((tmp_path / "runs/demo/results/metrics.json").read_text())
+    (printed,) = re.findall(r"^([\d.]+) mm$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert float(printed) == pytest.approx(metrics["mpjpe_mm"], abs=1e-3)
