@@ -14,13 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera, human36m_intrinsics
 
-IMAGE_SIZES_PX = {
-    "54138969": (1000, 1002),
-    "55011271": (1000, 1000),
-    "58860488": (1000, 1000),
-    "60457274": (1000, 1002),
-}
-"""Width and height of the full images."""
+_NUM_ROWS = {"54138969": 1002, "55011271": 1000, "58860488": 1000, "60457274": 1002}
 
 # One row per camera, in the order of HUMAN36M_CAMERA_NAMES: quaternion w, x, y, z; position mm.
 _EXTRINSICS: dict[int, tuple[tuple[float, ...], ...]] = {
@@ -67,6 +61,13 @@ _EXTRINSICS: dict[int, tuple[tuple[float, ...], ...]] = {
         (0.58942515, -0.78188771, 0.13991211, -0.14715362, -1590.7380, -3854.1689, 1578.0176),
     ),
 }
+
+IMAGE_SIZES_PX: dict[tuple[int, str], tuple[int, int]] = {
+    (subject, name): (1000, 1002 if subject == 7 else rows)
+    for subject in _EXTRINSICS
+    for name, rows in _NUM_ROWS.items()
+}
+"""Width and height of the full images by subject and camera; subject 7's all have 1002 rows."""
 
 
 def subject_camera(subject: int, name: str) -> Camera:

@@ -41,7 +41,7 @@ from pose3d.data.store import (
 )
 from pose3d.geometry.skeleton import HUMAN36M_17
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised whenever the same seed gives other images or labels."""
 SHARD_SIZE = 250
 POLL_S = 0.2
@@ -248,7 +248,7 @@ def record_of(shot: Shot, *, jpeg_quality: int) -> StoreRecord:
         frame=slot.frame,
         split=slot.split,
         source_file=f"synthetic/{slot.split}/{slot.index:06d}",
-        image_size_px=IMAGE_SIZES_PX[slot.camera_name],
+        image_size_px=IMAGE_SIZES_PX[slot.subject, slot.camera_name],
     )
 
 

@@ -42,6 +42,7 @@ AREA_HALF_MM = (1300.0, 1600.0)
 FRAME_RIM_PX = 12.0
 NEAREST_SHADOW_MM = 500.0
 NUM_PLACEMENTS = 60
+NUM_POSES = 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,9 +115,8 @@ class Studio:
         """
         slot = slot_of(split, index)
         rng = np.random.default_rng((self.seed, SPLITS.index(split), index))
-        body, camera = self.body(slot.subject), self.camera(slot.subject, slot.camera_name)
-        pose = draw_pose(body, slot.action, rng=rng)
-        placed, square = self._place(slot, pose, rng)
+        camera = self.camera(slot.subject, slot.camera_name)
+        pose, placed, square = self._draw_placed_pose(slot, rng)
         store_from_image = crop_from_image(
             square * torch.tensor([1.0, 1.0, self.margin]), crop_size_px=self.crop_size_px
         )
@@ -149,9 +149,24 @@ class Studio:
         coverage[tile] = drawn[..., 3]
         return coverage
 
+    def _draw_placed_pose(
+        self, slot: Slot, rng: np.random.Generator
+    ) -> tuple[Pose, _Placed, torch.Tensor]:
+        """Draw a pose and its place; where none is found, draw another pose."""
+        for _ in range(NUM_POSES):
+            pose = draw_pose(self.body(slot.subject), slot.action, rng=rng)
+            found = self._place(slot, pose, rng)
+            if found is not None:
+                return pose, *found
+        raise ValueError(
+            f"{slot.split} record {slot.index}: none of {NUM_POSES} poses of {slot.action} fits "
+            f"into the image of subject {slot.subject}'s camera {slot.camera_name}; choose "
+            "another seed"
+        )
+
     def _place(
         self, slot: Slot, pose: Pose, rng: np.random.Generator
-    ) -> tuple[_Placed, torch.Tensor]:
+    ) -> tuple[_Placed, torch.Tensor] | None:
         """Put the posed body on the floor where its camera sees all of it; with its square."""
         body, camera = self.body(slot.subject), self.camera(slot.subject, slot.camera_name)
         skeleton = body.pose(pose.local, np.zeros(3))
@@ -163,7 +178,7 @@ class Studio:
             seat = seat_triangles(max(height, 150.0), rng=rng)
         turn = rotation_z(rng.uniform(0.0, 2.0 * np.pi))
         vertices, joints = (vertices + lift) @ turn.T, (joints + lift) @ turn.T
-        width, height_px = IMAGE_SIZES_PX[slot.camera_name]
+        width, height_px = IMAGE_SIZES_PX[slot.subject, slot.camera_name]
         for attempt in range(NUM_PLACEMENTS):
             # From anywhere in the capture area, nearer to its middle where that does not fit.
             spread = np.array(AREA_HALF_MM) * (1.0 - attempt / NUM_PLACEMENTS)
@@ -176,12 +191,14 @@ class Studio:
             rim = FRAME_RIM_PX + 0.06 * float((high - low).max())
             limits = torch.tensor([width - rim, height_px - rim], dtype=torch.float64)
             if bool((low > rim).all() and (high < limits).all()):
-                break
-        square = square_box(box_from_joints(image_px, enlarge=1.0), enlarge=BOX_ENLARGE)
-        placed = _Placed(
-            vertices_mm=vertices + shift, joints_mm=joints + shift, seat_mm=seat @ turn.T + shift
-        )
-        return placed, square
+                placed = _Placed(
+                    vertices_mm=vertices + shift,
+                    joints_mm=joints + shift,
+                    seat_mm=seat @ turn.T + shift,
+                )
+                tight_box = box_from_joints(image_px, enlarge=1.0)
+                return placed, square_box(tight_box, enlarge=BOX_ENLARGE)
+        return None
 
     @property
     def _seat_vertices(self) -> np.ndarray:
@@ -288,7 +305,7 @@ class Studio:
         table = np.clip(255.0 * levels, 0.0, 255.0).astype(np.uint8)
         developed = cv2.LUT(np.clip(picture, 0.0, 255.0).astype(np.uint8), table[None])
         scale, shift_x, shift_y = (float(store_from_image[i]) for i in ((0, 0), (0, 2), (1, 2)))
-        width, height = IMAGE_SIZES_PX[slot.camera_name]
+        width, height = IMAGE_SIZES_PX[slot.subject, slot.camera_name]
         for axis, (shift, extent) in enumerate(((shift_y, height), (shift_x, width))):
             place = (np.arange(size) - shift) / scale
             outside = (place < -0.5) | (place > extent - 0.5)

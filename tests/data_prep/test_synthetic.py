@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.synthetic import generate, renderers
+from data_prep.synthetic import generate, renderers, scene
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.generate import generate_synthetic
 from data_prep.synthetic.lighting import Light
+from data_prep.synthetic.poses import draw_pose
 from data_prep.synthetic.renderers import open_renderer, resolve_renderer
 from data_prep.synthetic.scene import Studio
 from data_prep.synthetic.slots import slot_of
@@ -70,6 +71,14 @@ def test_cameras_stand_upright_and_look_at_the_middle(subject):
         image = camera.camera_to_image(camera.world_to_camera(torch.stack([origin, above])))
         assert ((image > 200) & (image < 800)).all()
         assert image[1, 1] < image[0, 1]
+
+
+def test_subject_7_has_higher_images_on_two_cameras():
+    """Sizes of the published videos: 1000 or 1002 rows by camera, all 1002 for subject 7."""
+    rows = {key: size[1] for key, size in IMAGE_SIZES_PX.items()}
+    assert [rows[1, name] for name in HUMAN36M_CAMERA_NAMES] == [1002, 1000, 1000, 1002]
+    assert [rows[7, name] for name in HUMAN36M_CAMERA_NAMES] == [1002] * 4
+    assert len(rows) == 7 * 4
 
 
 def test_records_are_balanced_and_no_two_share_a_frame():
@@ -132,7 +141,38 @@ def test_the_person_stands_on_the_floor_within_the_frame(shots):
         joints = torch.from_numpy(shot.joints_camera_mm)
         image = shot.camera.camera_to_image(joints).numpy()
         assert (image > 0).all()
-        assert (image < IMAGE_SIZES_PX[shot.slot.camera_name]).all()
+        assert (image < IMAGE_SIZES_PX[shot.slot.subject, shot.slot.camera_name]).all()
+
+
+def test_a_pose_that_fits_nowhere_is_drawn_again(studio, monkeypatch):
+    """With one try in a large area most poses fail; what is drawn in the end fits as a whole."""
+    monkeypatch.setattr(scene, "NUM_PLACEMENTS", 1)
+    monkeypatch.setattr(scene, "AREA_HALF_MM", (2500.0, 2500.0))
+    num_drawn = 0
+
+    def counted(*arguments, **options):
+        nonlocal num_drawn
+        num_drawn += 1
+        return draw_pose(*arguments, **options)
+
+    monkeypatch.setattr(scene, "draw_pose", counted)
+    for index in range(6):
+        shot = studio.shoot("train", index)
+        again = studio.shoot("train", index)
+        np.testing.assert_array_equal(shot.joints_camera_mm, again.joints_camera_mm)
+        image = shot.camera.camera_to_image(torch.from_numpy(shot.joints_camera_mm)).numpy()
+        low, high = image.min(0), image.max(0)
+        size = IMAGE_SIZES_PX[shot.slot.subject, shot.slot.camera_name]
+        assert 3000 <= shot.joints_camera_mm[0, 2] <= 6500
+        assert (low > scene.FRAME_RIM_PX).all()
+        assert (high < np.array(size) - scene.FRAME_RIM_PX).all()
+        expected = [*(low + high) / 2, 1.2 * (high - low).max()]
+        np.testing.assert_allclose(shot.box_image_px, expected, atol=1e-6)
+    assert num_drawn > 2 * 6
+    monkeypatch.setattr(scene, "DEPTH_RANGE_MM", (1.0, 2.0))
+    monkeypatch.setattr(scene, "NUM_POSES", 2)
+    with pytest.raises(ValueError, match="train record 0: none of 2 poses of"):
+        studio.shoot("train", 0)
 
 
 def test_the_left_of_who_faces_the_camera_is_at_larger_x(shots):
@@ -183,7 +223,7 @@ def test_beyond_the_full_image_the_crop_is_black(shots):
     checked = 0
     for shot in shots:
         inverse = np.linalg.inv(shot.store_from_image)
-        width, height = IMAGE_SIZES_PX[shot.slot.camera_name]
+        width, height = IMAGE_SIZES_PX[shot.slot.subject, shot.slot.camera_name]
         for row in (2, SIZE - 3):
             for column in (2, SIZE - 3):
                 x, y, _ = inverse @ [column, row, 1.0]
