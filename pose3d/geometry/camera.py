@@ -64,9 +64,9 @@ class Camera:
     answer in the wider of the two dtypes.
 
     Raises:
-        ValueError: By ``from_parameters``, if these make no camera; when projecting or lifting, if
-            a depth is not finite and positive; when indexing, if it is a single camera. The plain
-            constructor checks nothing.
+        ValueError: By ``from_parameters``, if a shape or value is wrong; when projecting or
+            lifting, if a depth is not finite and positive; when indexing, if it is a single
+            camera. The plain constructor checks nothing.
 
     Source:
         Human3.6M, Ionescu et al., PAMI 2014; its ``metadata.xml`` and release code for the
