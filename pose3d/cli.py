@@ -158,15 +158,24 @@ def _protocol_table(metrics: dict[str, Any]) -> Table:
         "records": f"{counts['samples']} ({counts['samples_left_out']} without labels and "
         f"{counts['unreadable']} unreadable left out), split {metrics['split']}, subjects "
         f"{', '.join(f'S{s}' for s in protocol['subjects'])}",
+        "frames": protocol["frames"],
+        "trained on": _trained_on(protocol),
         "depth of the root": protocol["root_depth"],
         "box": protocol["box"],
         "flip test": "yes" if protocol["flip_test"] else "no",
-        "checkpoint": metrics["checkpoint"],
+        "checkpoint": f"{metrics['checkpoint']}: {protocol['checkpoint']}",
         "speed": f"{metrics['images_per_second']:.0f} images/s",
     }
     for name, text in rows.items():
         table.add_row(name, str(text))
     return table
+
+
+def _trained_on(protocol: dict[str, Any]) -> str:
+    subjects = protocol["train_subjects"]
+    if isinstance(subjects, str):
+        return subjects
+    return f"{protocol['train_records']} records of {', '.join(f'S{s}' for s in subjects)}"
 
 
 _HEADLINE = {

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pose3d.data.dataset import DataConfig, PoseDataset, make_dataset
@@ -59,14 +59,18 @@ class TrainedRun:
 
     path: Path
     """Of the checkpoint."""
+    original: RunConfig
+    """As the network was trained and validated."""
     config: RunConfig
-    """Of the training, but what may be changed afterwards is as RUN/config.yaml has it."""
+    """The same, but what may be changed later is as RUN/config.yaml has it."""
     network: Network
     checkpoint: CheckpointName
     store: str
     """Path of the store it was trained on."""
     digest: str
     """Of that store."""
+    epochs_trained: int | None
+    """Epochs that the best was chosen from; None where last.pt cannot tell."""
     mean_pose_mm: Float[Tensor, "joints 3"]
     epoch: int
     step: int
@@ -100,7 +104,8 @@ def load_run(
         raise FileNotFoundError(f"no run at {run}")
     path = run / "checkpoints" / f"{checkpoint}.pt"
     contents = load_checkpoint(path)
-    config = _settings(run, checkpoint_config(contents, source=path), source=path)
+    original = checkpoint_config(contents, source=path)
+    config = _settings(run, original, source=path)
     network = Network(config, load_pretrained=False)
     load_state(network, contents["average"] or contents["network"], source=path)
     network.requires_grad_(False).eval()
@@ -108,11 +113,13 @@ def load_run(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainedRun(
         path=path,
+        original=original,
         config=config,
         network=network.to(device),
         checkpoint=checkpoint,
         store=contents["store"],
         digest=contents["digest"],
+        epochs_trained=_epochs_trained(run),
         mean_pose_mm=contents["mean_pose_mm"],
         epoch=contents["progress"]["epoch"],
         step=contents["progress"]["step"],
@@ -173,8 +180,12 @@ def predict(
             "sigma": SIGMA_IS_DEVIATION if density.available else SIGMA_IS_SCALE,
             "deviation_of_residual": density.deviation.tolist(),
             "checkpoint": f"{checkpoint} (epoch {trained.epoch}, step {trained.step})",
+            "checkpoint_choice": _checkpoint_choice(trained, request),
             "split": request["split"],
             "request": request,
+            "frames": _frames(request["every"]),
+            "test_subjects": _subjects(opened, dataset.indices),
+            **_training_records(trained, opened),
             "commit": trained.commit,
         },
     )
@@ -234,6 +245,13 @@ def read_metrics(run: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}); predict again") from error
 
 
+def _epochs_trained(run: Path) -> int | None:
+    try:
+        return load_checkpoint(run / "checkpoints" / "last.pt")["progress"]["epoch"]
+    except (ValueError, OSError):  # what was asked for is not this file
+        return None
+
+
 def _settings(run: Path, trained: RunConfig, *, source: Path) -> RunConfig:
     """The settings of the training with what RUN/config.yaml may change of them."""
     path = run / "config.yaml"
@@ -283,6 +301,7 @@ def _request(
         "checkpoint": trained.checkpoint,
         "epoch": trained.epoch,
         "step": trained.step,
+        "epochs_trained": trained.epochs_trained,
         "store_digest": digest,
         "split": getattr(data, f"{role}_split"),
         "subjects": None if subjects is None else list(subjects),
@@ -290,6 +309,48 @@ def _request(
         "bad_records": data.bad_records,
         "flip_test": trained.config.evaluate.flip_test if flip_test is None else flip_test,
     }
+
+
+def _checkpoint_choice(trained: TrainedRun, request: Mapping[str, Any]) -> str:
+    """How the checkpoint was chosen, and whether by the records that it is judged on."""
+    epochs = trained.epochs_trained
+    if trained.checkpoint == "last":
+        return f"last, of epoch {trained.epoch}"
+    number = {None: "all epochs", 1: "1 epoch"}.get(epochs, f"{epochs} epochs")
+    split, every = trained.original.data.test_split, trained.original.evaluate.validation_every
+    part = "" if every == 1 else f" (one in {every} of its records)"
+    if (request["store_digest"], request["split"]) == (trained.digest, split):
+        return f"best of {number} by MPJPE on this same split{part}"
+    return f"best of {number} by MPJPE on split {split} of the store it was trained on{part}"
+
+
+def _frames(every: int) -> str:
+    if every == 1:
+        return "every record given"
+    suffixes = {1: "st", 2: "nd", 3: "rd"}
+    suffix = "th" if every // 10 % 10 == 1 else suffixes.get(every % 10, "th")
+    return f"every {every}{suffix} frame"
+
+
+def _training_records(trained: TrainedRun, opened: Store) -> dict[str, Any]:
+    """Subjects and number of the records that were selected for training, if they can be seen."""
+    data = trained.config.data
+    store: Store | None = opened
+    if opened.digest != trained.digest:
+        try:
+            store = open_store(trained.store)
+        except (ValueError, OSError):
+            store = None
+    if store is None or store.digest != trained.digest:
+        return {"train_subjects": None, "train_records": None}
+    rows = store.select(
+        split=data.train_split, subjects=data.train_subjects, every=data.train_every
+    )
+    return {"train_subjects": _subjects(store, rows), "train_records": len(rows)}
+
+
+def _subjects(store: Store, rows: Int64[np.ndarray, " rows"]) -> list[int]:
+    return np.unique(store.records.subject[rows]).tolist()
 
 
 def _write_results(

@@ -21,6 +21,7 @@ it has one (metadata["sigma"] says so). It is not yet a calibrated probability.
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from pose3d.evaluation import tables
 from pose3d.evaluation.npz import read_npz, write_npz
+from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
 FORMAT = "pose3d-predictions"
 SCHEMA_VERSION = 1
@@ -43,6 +45,10 @@ UNITS = {
 }
 MINIMUM_LABELLED_JOINTS = 3
 HUMAN36M_TEST_SUBJECTS = (9, 11)
+HUMAN36M_TRAIN_SUBJECTS = (1, 5, 6, 7, 8)
+HUMAN36M_NUM_ACTIONS = 15
+SYNTHETIC_SOURCE = "synthetic Human3.6M"
+"""How the source of a synthetic look-alike begins."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -288,14 +294,26 @@ def describe_protocol(predictions: Predictions) -> dict[str, Any]:
     """
     metadata, labelled = predictions.metadata, predictions.labelled.any(-1)
     subjects = [int(subject) for subject in np.unique(predictions.subject[labelled])]
+    actions = [str(name) for name in np.unique(predictions.action[labelled])]
+    cameras = [str(name) for name in np.unique(predictions.camera_name[labelled])]
+    train_subjects, unknown = metadata.get("train_subjects"), "not known"
     return {
         "text": str(metadata["protocol"]),
-        "numbering": numbering(tuple(subjects)),
+        "numbering": numbering(
+            subjects,
+            source=str(metadata.get("source", "")),
+            train_subjects=train_subjects,
+            actions=actions,
+            cameras=cameras,
+        ),
         "source": str(metadata.get("source", "not stated")),
         "subjects": subjects,
-        "actions": [str(name) for name in np.unique(predictions.action[labelled])],
-        "cameras": [str(name) for name in np.unique(predictions.camera_name[labelled])],
-        "frames": str(metadata.get("frames", "every record given")),
+        "train_subjects": unknown if train_subjects is None else list(train_subjects),
+        "train_records": metadata.get("train_records") or unknown,
+        "actions": actions,
+        "cameras": cameras,
+        "frames": str(metadata.get("frames", "not stated")),
+        "checkpoint": str(metadata.get("checkpoint_choice", "not stated")),
         "box": str(metadata.get("box_definition", "not stated")),
         "root_depth": str(metadata["root_depth"]),
         "flip_test": bool(metadata["flip_test"]),
@@ -305,17 +323,64 @@ def describe_protocol(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def numbering(subjects: tuple[int, ...]) -> str:
-    """Where each metric stands in the two numberings in use, or why it stands in neither."""
-    if subjects != HUMAN36M_TEST_SUBJECTS:
-        named = ", ".join(f"S{subject}" for subject in subjects)
+def numbering(
+    subjects: Sequence[int],
+    *,
+    source: str,
+    train_subjects: Sequence[int] | None,
+    actions: Sequence[str],
+    cameras: Sequence[str],
+) -> str:
+    """Where each metric stands in the two numberings in use, or why it stands in neither.
+
+    Args:
+        subjects: Those tested on, ascending.
+        source: Where the store's records come from, "" where that is not stated.
+        train_subjects: Those trained on, ascending; None where that is not known.
+        actions: Names of the actions tested on.
+        cameras: Names of the cameras tested on.
+    """
+    if source.startswith(SYNTHETIC_SOURCE):
+        details = source.removeprefix(SYNTHETIC_SOURCE)
         return (
-            f"subjects {named}: no protocol of the Human3.6M literature, which tests on S9 and S11 "
-            "(Protocol 1 of Sun et al. on S11 alone); numbers are not comparable with it"
+            f"synthetic look-alike of Human3.6M{details}: not comparable with numbers on Human3.6M"
         )
+    reasons = [
+        reason
+        for is_unlike, reason in (
+            (not source, "the source of the records is not stated"),
+            (tuple(subjects) != HUMAN36M_TEST_SUBJECTS, f"tested on {name_subjects(subjects)}"),
+            (
+                train_subjects is not None and tuple(train_subjects) != HUMAN36M_TRAIN_SUBJECTS,
+                f"trained on {name_subjects(train_subjects or ())}",
+            ),
+            (
+                len(actions) != HUMAN36M_NUM_ACTIONS,
+                f"{len(actions)} actions instead of {HUMAN36M_NUM_ACTIONS}",
+            ),
+            (
+                set(cameras) != set(HUMAN36M_CAMERA_NAMES),
+                f"cameras {', '.join(cameras)} instead of Human3.6M's four",
+            ),
+        )
+        if is_unlike
+    ]
+    if reasons:
+        return (
+            f"not comparable with the literature on Human3.6M: {'; '.join(reasons)}. Its protocols "
+            "train on S1, S5, S6, S7, S8 and test on S9, S11 (Protocol 1 of Sun et al.: on S11 "
+            "alone), all actions and cameras"
+        )
+    trained = "S1, S5, S6, S7, S8" if train_subjects else "subjects that are not known here"
     return (
-        "subjects S9, S11. MPJPE: Protocol 2 of Sun et al., Moon et al. and RLE = Protocol #1 of "
-        "Martinez et al. and Pavllo et al.; PA-MPJPE with scale: Protocol #2 of the latter; "
-        "N-MPJPE: Protocol #3 of the latter. PA-MPJPE without scale is the metric of Protocol 1 "
-        "of the former, which however trains on S9 and tests on S11 alone"
+        f"taking the source ({source}) for Human3.6M, trained on {trained}, tested on S9, S11. "
+        "MPJPE: Protocol 2 of Sun et al., Moon et al. and RLE (every 64th frame) = Protocol #1 of "
+        "Martinez et al. and Pavllo et al. (all frames); PA-MPJPE with scale: Protocol #2 of the "
+        "latter; N-MPJPE: Protocol #3 of the latter. PA-MPJPE without scale is the metric of "
+        "Protocol 1 of the former, which however trains on S9 and tests on S11 alone"
     )
+
+
+def name_subjects(subjects: Sequence[int]) -> str:
+    """S9, S11."""
+    return ", ".join(f"S{subject}" for subject in subjects) or "no subject"

@@ -84,6 +84,40 @@ def test_metadata_say_how_the_numbers_came_about(trained, dots):
     assert metadata["crop_size_px"] == 32
     assert metadata["split"] == "test"
     assert len(metadata["joint_names"]) == 17
+    assert metadata["frames"] == "every record given"
+    assert metadata["test_subjects"] == [9]
+    assert (metadata["train_subjects"], metadata["train_records"]) == ([1], 16)
+
+
+def test_the_protocol_says_how_the_checkpoint_was_chosen(copied, write_dots, tmp_path):
+    def choice(**arguments):
+        predict(copied, **arguments)
+        return read_metrics(copied)["protocol"]["checkpoint"]
+
+    assert choice() == "best of 1 epoch by MPJPE on this same split"
+    assert choice(checkpoint="last") == "last, of epoch 1"
+    elsewhere = "best of 1 epoch by MPJPE on split test of the store it was trained on"
+    assert choice(split="train") == elsewhere
+    store = write_dots(tmp_path / "another", num_train=1, num_test=3, seed=7)
+    assert choice(store=store) == elsewhere
+    (copied / "checkpoints" / "last.pt").unlink()
+    assert choice() == "best of all epochs by MPJPE on this same split"
+
+
+def test_a_training_store_that_has_gone_leaves_its_records_unknown(
+    small_overrides, write_dots, tmp_path
+):
+    store = write_dots(tmp_path / "store", num_train=4, num_test=2)
+    config = load_config(overrides=[*small_overrides, "train.epochs=1"])
+    train(config, store=store, run=tmp_path / "run", is_shown=False)
+    store.rename(tmp_path / "moved")
+    metadata = predict(tmp_path / "run", store=tmp_path / "moved").metadata
+    assert (metadata["train_subjects"], metadata["train_records"]) == ([1], 4)
+    shutil.rmtree(tmp_path / "moved")
+    other = write_dots(tmp_path / "other", num_train=1, num_test=2, seed=7)
+    predictions = predict(tmp_path / "run", store=other)
+    assert predictions.metadata["train_subjects"] is None
+    assert read_metrics(tmp_path / "run")["protocol"]["train_records"] == "not known"
 
 
 def test_sigma_is_the_standard_deviation_of_drawn_labels(trained):
@@ -184,7 +218,9 @@ def test_what_is_tested_and_how_may_change_after_the_training(copied, small):
     config = load_run(copied).config
     assert (config.data.test_every, config.evaluate.num_examples) == (2, 1)
     assert (config.train.epochs, config.train.precision) == (1, "float32")
-    assert len(predict(copied)) == 2
+    predictions = predict(copied)
+    assert len(predictions) == 2
+    assert predictions.metadata["frames"] == "every 2nd frame"
 
 
 def test_a_damaged_checkpoint_ends_in_one_line(copied):
@@ -212,9 +248,7 @@ def test_results_are_old_once_the_checkpoint_is_newer(copied):
     [{"split": "train"}, {"checkpoint": "last"}, {"flip_test": False}, {"store": "another"}],
     ids=lambda request_: next(iter(request_)),
 )
-def test_results_of_another_request_are_not_taken(
-    copied, write_dots, dots, tmp_path, request_
-):
+def test_results_of_another_request_are_not_taken(copied, write_dots, dots, tmp_path, request_):
     if "store" in request_:
         path = write_dots(tmp_path / "another", num_train=1, num_test=3, seed=7)
         request_ = {"store": path}

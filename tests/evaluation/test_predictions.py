@@ -292,13 +292,59 @@ def test_nothing_to_judge_and_values_that_are_no_numbers_are_refused():
         evaluate_predictions(dataclasses.replace(predictions, predicted_root_relative_mm=broken))
 
 
-def test_the_protocol_is_named_and_unlike_sets_are_called_so():
-    human36m = evaluate_predictions(some_predictions())["protocol"]
-    assert human36m["subjects"] == [9, 11]
-    assert "Protocol 2 of Sun" in human36m["numbering"]
-    assert human36m["root_depth"] == "ground truth"
-    other = evaluate_predictions(some_predictions(subject=np.ones(40, int)))["protocol"]
-    assert "not comparable" in other["numbering"]
+def protocol_of(*, metadata=None, **changes):
+    """The protocol of records as Human3.6M's test set has them, apart from the changes."""
+    number = np.arange(40)
+    human36m = {
+        "action": np.array([f"action {i}" for i in number % 15]),
+        "camera_name": np.array(["54138969", "55011271", "58860488", "60457274"])[number % 4],
+        "metadata": some_predictions().metadata
+        | {"source": "rle-json (a.json)", "train_subjects": [1, 5, 6, 7, 8], "train_records": 9}
+        | (metadata or {}),
+    }
+    return evaluate_predictions(some_predictions(**human36m | changes))["protocol"]
+
+
+def test_the_protocol_is_named_in_full():
+    protocol = protocol_of(metadata={"frames": "every 64th frame", "checkpoint_choice": "last"})
+    assert "Protocol 2 of Sun" in protocol["numbering"]
+    assert "not comparable" not in protocol["numbering"]
+    assert (protocol["subjects"], protocol["train_subjects"]) == ([9, 11], [1, 5, 6, 7, 8])
+    assert (protocol["train_records"], protocol["frames"]) == (9, "every 64th frame")
+    assert (protocol["checkpoint"], protocol["root_depth"]) == ("last", "ground truth")
+
+
+def test_unknown_training_subjects_are_called_unknown():
+    protocol = protocol_of(metadata={"train_subjects": None, "train_records": None})
+    assert "trained on subjects that are not known here" in protocol["numbering"]
+    assert protocol["train_subjects"] == protocol["train_records"] == "not known"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"subject": np.ones(40, int)}, "tested on S1"),
+        ({"subject": np.full(40, 11)}, "tested on S11"),
+        ({"metadata": {"train_subjects": [1]}}, "trained on S1"),
+        ({"metadata": {"train_subjects": [1, 5, 6, 7, 8, 9]}}, "trained on S1, S5, S6, S7, S8, S9"),
+        ({"metadata": {"source": ""}}, "the source of the records is not stated"),
+        ({"action": np.array(["Eating"] * 40)}, "1 actions instead of 15"),
+        ({"camera_name": np.array(["54138969"] * 40)}, "cameras 54138969 instead of"),
+    ],
+)
+def test_what_is_unlike_the_literature_claims_none_of_its_protocols(changes, reason):
+    text = protocol_of(**changes)["numbering"]
+    assert text.startswith("not comparable with the literature on Human3.6M: ")
+    assert reason in text
+    assert "MPJPE: Protocol" not in text
+
+
+def test_a_synthetic_look_alike_is_not_called_human36m():
+    protocol = protocol_of(metadata={"source": "synthetic Human3.6M, version 2, seed 5"})
+    assert protocol["numbering"] == (
+        "synthetic look-alike of Human3.6M, version 2, seed 5: not comparable with numbers on "
+        "Human3.6M"
+    )
 
 
 def test_residuals_are_in_units_of_the_scale_and_missing_where_labels_are():
