@@ -14,9 +14,15 @@ from rich.table import Table
 from data_prep.crops import cut_crop
 from data_prep.people import MAX_BONE_MM
 from pose3d.data.store import Store
-from pose3d.geometry.crop import transform_points
+from pose3d.geometry.crop import crop_from_image, invert_map, transform_points
 
 ROUND_TRIP_LIMIT_MM = 0.01
+CORNER_LIMIT_PX = 0.1
+MIN_BONE_MM = 20.0
+MAX_DEVIATION = 0.6
+MIN_DEVIATION_MM = 100.0
+MAX_SIDE_RATIO = 1.25
+MIN_RECORDS_FOR_SIDES = 5  # the median of fewer follows the noise of triangulated labels
 SHEET_MARGIN = 1.25  # what a cell shows over the person square's side
 RIGHT_BGR, LEFT_BGR, CENTRE_BGR = (50, 110, 255), (255, 170, 30), (240, 240, 240)
 WITHHELD_BGR, BOX_BGR, PAPER_BGR = (0, 0, 220), (110, 200, 110), (32, 32, 32)
@@ -74,9 +80,11 @@ def measure(store: Store, rows: Int64[np.ndarray, " n"]) -> Geometry:
 def check_records(store: Store, *, decode: bool = True) -> list[str]:
     """Look for records that cannot be right.
 
-    Checked: finite joints, maps, boxes and weights; positive depths; at least half of the weighted
-    joints in the stored crop; projection and back-projection agreeing to 0.01 mm; the crop showing
-    `margin` times the box; no weighted bone longer than 800 mm; unique names; each JPEG decoding.
+    Checked: finite joints, maps, boxes and weights; positive depths; a joint of weight above 0; at
+    least half of such joints in the stored crop; projection and back-projection agreeing to
+    0.01 mm; the crop showing `margin` times the box, its corners right to 0.1 px; weighted bones of
+    20 to 800 mm, none off its subject's median by more than 60 % and 100 mm, left and right medians
+    of a subject within 25 % (where five records have both); unique names; each JPEG decoding.
 
     Args:
         store: An open store.
@@ -89,6 +97,7 @@ def check_records(store: Store, *, decode: bool = True) -> list[str]:
     problems = [f"{name}: occurs {count} times" for name, count in names.items() if count > 1]
     for start in range(0, len(store), 4096):
         problems += _label_problems(store, np.arange(start, min(start + 4096, len(store))))
+    problems += _bone_problems(store)
     if decode:
         for index in range(len(store)):
             try:
@@ -110,9 +119,7 @@ def _label_problems(store: Store, rows: Int64[np.ndarray, " n"]) -> list[str]:
     share = (geometry.in_crop & geometry.weighted).sum(1) / np.maximum(num_weighted, 1)
     shown_px = header.crop_size_px / np.sqrt(np.abs(np.linalg.det(maps[:, :2, :2])))
     expected_px = boxes[:, 2] * header.margin
-    bones = np.array(store.skeleton.bones)
-    long = (geometry.bone_mm > MAX_BONE_MM) & np.all(geometry.weighted[:, bones], axis=-1)
-    long &= np.isfinite(geometry.round_trip_mm)[:, None]
+    corners_off_px = _corner_errors(store, rows)
     problems = []
     for i, row in enumerate(rows):
         name = store.record_name(row)
@@ -123,15 +130,104 @@ def _label_problems(store: Store, rows: Int64[np.ndarray, " n"]) -> list[str]:
         elif geometry.round_trip_mm[i] > ROUND_TRIP_LIMIT_MM:
             error = geometry.round_trip_mm[i]
             problems.append(f"{name}: projecting and lifting back misses by {error:.3g} mm")
-        elif share[i] < 0.5 and num_weighted[i]:
+        elif not boxes[i, 2] > 0:
+            problems.append(f"{name}: box of side {boxes[i, 2]:.0f} px has no area")
+        elif not num_weighted[i]:
+            problems.append(f"{name}: no joint has a weight above 0")
+        elif share[i] < 0.5:
             problems.append(f"{name}: only {share[i]:.0%} of the joints fall into the crop")
         elif abs(shown_px[i] / expected_px[i] - 1) > 0.01:
             problems.append(
                 f"{name}: crop shows {shown_px[i]:.0f} px, expected {expected_px[i]:.0f} px"
             )
-        for bone in np.flatnonzero(long[i]):
-            ends = " to ".join(store.skeleton.joint_names[j] for j in bones[bone])
-            problems.append(f"{name}: {ends} is {geometry.bone_mm[i, bone]:.0f} mm long")
+        elif not corners_off_px[i] <= CORNER_LIMIT_PX:
+            problems.append(
+                f"{name}: a corner of the crop is off by {corners_off_px[i]:.2f} px of where box "
+                "and margin put it"
+            )
+    return problems
+
+
+def _corner_errors(store: Store, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """How far store_from_image misses the crop's corners, pixels; NaN for unusable boxes, maps."""
+    records, size = store.records, store.header.crop_size_px
+    boxes, maps = records.box_image_px[rows], records.store_from_image[rows]
+    usable = np.isfinite(boxes).all(1) & (boxes[:, 2] > 0) & np.isfinite(maps).all((1, 2))
+    errors = np.full(len(rows), np.nan)
+    if usable.any():
+        squares = torch.from_numpy(boxes[usable] * [1, 1, store.header.margin])
+        image_from_crop = invert_map(crop_from_image(squares, crop_size_px=size))
+        ends = (-0.5, size - 0.5)
+        corners = torch.tensor([[x, y] for x in ends for y in ends], dtype=torch.float64)
+        corners = corners.expand(len(squares), 4, 2)
+        image_px = transform_points(image_from_crop, corners)
+        mapped = transform_points(torch.from_numpy(maps[usable]), image_px)
+        errors[usable] = (mapped - corners).abs().amax(dim=(1, 2)).numpy()
+    return errors
+
+
+def _bone_problems(store: Store) -> list[str]:
+    """Bones that are too short, too long, unlike the subject's others, or unlike the other side."""
+    records, skeleton = store.records, store.skeleton
+    bones = np.array(skeleton.bones)
+    joints = records.joints_camera_mm
+    sound = np.isfinite(joints).all((1, 2)) & (np.nan_to_num(joints[..., 2]) > 0).all(1)
+    counted = np.all(records.weight[..., :2] > 0, axis=-1)[:, bones].all(-1) & sound[:, None]
+    length_mm = np.linalg.norm(joints[:, bones[:, 0]] - joints[:, bones[:, 1]], axis=-1)
+    length_mm = np.where(counted, length_mm, np.nan)
+    long, short = length_mm > MAX_BONE_MM, length_mm < MIN_BONE_MM
+    subjects = np.unique(records.subject)
+    median_mm = np.stack([_medians(length_mm[records.subject == s]) for s in subjects])
+    usual_mm = median_mm[np.searchsorted(subjects, records.subject)]
+    off_mm = np.abs(length_mm - usual_mm)
+    odd = (off_mm > MAX_DEVIATION * usual_mm) & (off_mm > MIN_DEVIATION_MM) & ~long & ~short
+    names = [" to ".join(skeleton.joint_names[j] for j in bone) for bone in bones]
+    problems = []
+    for row in np.flatnonzero((long | short | odd).any(1)):
+        name, length = store.record_name(row), length_mm[row]
+        for bone in np.flatnonzero(long[row]):
+            problems.append(f"{name}: {names[bone]} is {length[bone]:.0f} mm long")
+        if short[row].any():
+            bone, *others = np.flatnonzero(short[row])
+            more = f" (and {len(others)} bones more)" if others else ""
+            problems.append(
+                f"{name}: {names[bone]} is only {length[bone]:.3g} mm long{more}; joints must be "
+                "in millimetres"
+            )
+        for bone in np.flatnonzero(odd[row]):
+            problems.append(
+                f"{name}: {names[bone]} is {length[bone]:.0f} mm long, the subject's median is "
+                f"{usual_mm[row, bone]:.0f} mm"
+            )
+    for subject in subjects:
+        of_subject = length_mm[records.subject == subject]
+        problems += [f"subject {subject}: {text}" for text in _side_problems(store, of_subject)]
+    return problems
+
+
+def _medians(length_mm: Float[np.ndarray, "n bones"]) -> Float[np.ndarray, " bones"]:
+    """Median of each bone over the records that have it; NaN if none has."""
+    known = [column[np.isfinite(column)] for column in length_mm.T]
+    return np.array([np.median(column) if len(column) else np.nan for column in known])
+
+
+def _side_problems(store: Store, length_mm: Float[np.ndarray, "n bones"]) -> list[str]:
+    """Left and right bones of unlike length, from one subject's records."""
+    skeleton = store.skeleton
+    mirrored, bones = skeleton.mirror_permutation, skeleton.bones
+    names = [" to ".join(skeleton.joint_names[j] for j in bone) for bone in bones]
+    problems = []
+    for bone, (parent, child) in enumerate(bones):
+        partner = bones.index((mirrored[parent], mirrored[child]))
+        pairs = length_mm[:, [bone, partner]]
+        pairs = pairs[np.isfinite(pairs).all(1)]
+        if bone >= partner or len(pairs) < MIN_RECORDS_FOR_SIDES:
+            continue
+        here, there = np.median(pairs, axis=0)
+        if max(here, there) > MAX_SIDE_RATIO * min(here, there):
+            problems.append(
+                f"{names[bone]} is {here:.0f} mm long, {names[partner]} {there:.0f} mm (medians)"
+            )
     return problems
 
 

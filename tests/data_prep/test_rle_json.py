@@ -9,6 +9,7 @@ import pytest
 from data_prep import crops
 from data_prep.people import MAX_BONE_MM, plausible_joints
 from data_prep.rle_json import RleJsonConfig, convert_rle_json
+from data_prep.verify import check_records
 from pose3d.data.store import open_store
 
 SMALL = {"crop_size_px": 160, "jpeg_quality": 95}
@@ -387,6 +388,7 @@ def test_real_photographs(real_data, tmp_path):
     )
     store = open_store(result.path)
     assert (result.num_records, result.skipped) == (200, ())
+    assert check_records(store) == []
     assert (store.records.split == "test").sum() == 40
     nose = store.skeleton.index("Nose")
     without = (store.records.weight == 0).all(-1)

@@ -17,6 +17,7 @@ from data_prep.synthetic.renderers import open_renderer, resolve_renderer
 from data_prep.synthetic.scene import Studio
 from data_prep.synthetic.slots import slot_of
 from data_prep.synthetic.subjects import SPLIT_SUBJECTS
+from data_prep.verify import check_records
 from pose3d.data.store import HUMAN36M_ACTIONS, open_store
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 from pose3d.geometry.skeleton import HUMAN36M_17
@@ -287,6 +288,7 @@ def test_the_store_holds_what_was_asked_for(tmp_path):
     digest = make(tmp_path / "store")
     store = open_store(tmp_path / "store")
     store.verify_digest()
+    assert check_records(store) == []
     assert store.digest == digest
     assert (len(store.select(split="train")), len(store.select(split="test"))) == (5, 3)
     assert set(store.records.subject[store.select(split="test")]) <= {9, 11}

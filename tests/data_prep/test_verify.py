@@ -24,13 +24,19 @@ CONFIG = RleJsonConfig(crop_size_px=160)
 
 
 def convert(lookalike, monkeypatch=None, **changes):
-    """A store of which record 2 is changed on its way in, as a wrong converter would."""
+    """A store of which record 2 is changed on its way in, as a wrong converter would.
+
+    A change is a value, or a function of the sound record.
+    """
     if changes:
         make_record = crops.make_record
 
         def wrong(person, header):
             record = make_record(person, header)
-            return replace(record, **changes) if person.frame == 2 else record
+            if person.frame != 2:
+                return record
+            values = {k: v(record) if callable(v) else v for k, v in changes.items()}
+            return replace(record, **values)
 
         monkeypatch.setattr(crops, "make_record", wrong)
     path = lookalike.folder.parent / "store"
@@ -42,16 +48,41 @@ def test_a_sound_store_has_no_problems(lookalike):
     assert check_records(convert(lookalike)) == []
 
 
-def far_wrist():
-    joints = np.tile([0.0, 0, 4000], (17, 1))
-    joints[13, 0] = 900
+def arm_of(length_mm):
+    """A sound body, but for the left forearm's length."""
+
+    def joints(record):
+        body = record.joints_camera_mm.copy()
+        body[13] = body[12] + [length_mm, 0, 0]
+        return body
+
     return joints
+
+
+def shifted_map(record):
+    return np.array([[1, 0, 0.3], [0, 1, 0], [0, 0, 1]]) @ record.store_from_image
+
+
+def turned_map(record):
+    return np.array([[0, 1, 0], [-1, 0, 159], [0, 0, 1.0]]) @ record.store_from_image
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"joints_camera_mm": far_wrist()}, "L_Elbow to L_Wrist is 900 mm long"),
+        ({"joints_camera_mm": arm_of(900)}, "L_Elbow to L_Wrist is 900 mm long$"),
+        ({"joints_camera_mm": arm_of(12)}, "L_Elbow to L_Wrist is only 12 mm long; joints must"),
+        (
+            {"joints_camera_mm": arm_of(600)},
+            r"L_Elbow to L_Wrist is 600 mm long, the subject's median is 2\d\d mm",
+        ),
+        (
+            {"joints_camera_mm": lambda record: record.joints_camera_mm / 1000},
+            r"Pelvis to R_Hip is only 0.1\d* mm long \(and 15 bones more\); .* in millimetres",
+        ),
+        ({"weight": np.zeros((17, 3))}, "no joint has a weight above 0"),
+        ({"store_from_image": shifted_map}, r"a corner of the crop is off by 0.30 px"),
+        ({"store_from_image": turned_map}, r"a corner of the crop is off by 160.00 px"),
         ({"store_from_image": np.array([[1, 0, 900], [0, 1, 0], [0, 0, 1.0]])}, "only 0% of the"),
         ({"box_image_px": np.array([200.0, 150, 10])}, r"crop shows \d+ px, expected 18 px"),
         ({"frame": 4}, "occurs 2 times"),
@@ -69,6 +100,15 @@ def test_a_wrong_record_is_named(lookalike, monkeypatch, changes, message):
     assert store.record_name(row) in problems[0]
     with pytest.raises(ValueError, match=message):
         raise ValueError(problems[0])
+
+
+def test_unlike_sides_of_a_subject_are_found(lookalike):
+    store = convert(lookalike)
+    joints = store.records.joints_camera_mm
+    joints[:, 6] += 0.4 * (joints[:, 6] - joints[:, 5])  # every left shank, by 40 %
+    (problem,) = check_records(store)
+    assert problem.startswith("subject 5: R_Knee to R_Ankle is 4")
+    assert "L_Knee to L_Ankle 5" in problem
 
 
 def test_labels_broken_after_writing_are_found(lookalike):
