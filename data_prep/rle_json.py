@@ -38,6 +38,7 @@ from data_prep.people import (
     check_unit,
     decide_translation,
 )
+from pose3d.data.shard import INT32_MAX
 from pose3d.data.store import StoreHeader
 from pose3d.geometry.skeleton import HUMAN36M_17
 
@@ -224,7 +225,7 @@ def _parse(image: Any, annotation: Any, *, split: str) -> Label | Rejection:
         return parse_pair(image, annotation, split=split)
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"is not of this layout ({type(error).__name__}: {error})"
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # numbers like 1e400 or NaN where whole ones go
         reason = str(error)
     return Rejection(name=name, reason=reason, split=split)
 
@@ -291,6 +292,9 @@ def _numbers(image: Mapping) -> tuple[int, int, int, int, int]:
         frame -= 1
     else:
         raise ValueError(f"has neither the keys {', '.join(keys)} nor a file name that holds them")
+    for key, number in zip(keys, (subject, action, subaction, camera, frame), strict=True):
+        if not 0 <= number <= INT32_MAX:
+            raise ValueError(f"{key} is {number}, must be 0 to {INT32_MAX}")
     return subject, action, subaction, camera, frame
 
 

@@ -38,6 +38,7 @@ from pose3d.geometry.skeleton import Skeleton, skeleton_by_name
 FORMAT = "pose3d-store"
 SCHEMA_VERSION = 1
 SPLITS = ("train", "test")
+INT32_MAX = 2**31 - 1
 HUMAN36M_FIRST_ACTION = 2
 HUMAN36M_ACTIONS = (
     *("Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases"),
@@ -55,6 +56,8 @@ CAMERA_SHAPES = {
     "tangential": (2,),
 }
 _SUMMED_GROUPS = ("images", "cameras", "records", "names")
+_DAMAGE = (OSError, KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError)
+"""What h5py raises on files that are damaged, or lack what is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +175,11 @@ def _check_record(record: StoreRecord, skeleton: Skeleton) -> None:
     need(np.isfinite(box).all() and box[2] > 0, f"box {box.tolist()} px has no area")
     matrix = np.asarray(record.store_from_image)
     need(np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 1e-12, "map has no inverse")
+    width, height = record.image_size_px
+    need(min(width, height) > 0, f"image_size_px is {width} x {height}, must be > 0")
+    numbers = {name: getattr(record, name) for name in ("subject", "subaction", "frame")}
+    for name, number in {**numbers, "image_size_px": max(width, height)}.items():
+        need(abs(number) <= INT32_MAX, f"{name} {number} does not fit into 32 bits")
     need(record.split in SPLITS, f"split must be one of {SPLITS}, got {record.split!r}")
     try:
         check_jpeg(record.image_jpeg)
@@ -237,7 +245,7 @@ class ShardWriter:
                 skipped = _encode([text for pair in self._skipped for text in pair]).reshape(-1, 2)
                 file.create_dataset("skipped", data=skipped, track_times=False)
             os.replace(temporary, self.path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # HDF5 tells of a full disk by either
             raise OSError(f"cannot write {self.path}: {one_line(error)}") from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -326,6 +334,10 @@ def read_shard(path: Path) -> Shard:
                 for name, dataset in file[group].items()
                 if dataset != blob
             }
+            blob_start = blob.id.get_offset()
+            if blob.dtype != np.uint8 or blob.ndim != 1 or (blob.size and blob_start is None):
+                raise ValueError("images/bytes is not a contiguous row of bytes")
+            _check_columns(columns, skeleton_by_name(header.skeleton), blob_size=blob.size)
             return Shard(
                 path=path,
                 header=header,
@@ -333,13 +345,58 @@ def read_shard(path: Path) -> Shard:
                 count=len(columns["images/offsets"]) - 1,
                 columns=columns,
                 skipped=[(a.decode(), b.decode()) for a, b in file["skipped"][()]],
-                blob_start=blob.id.get_offset() or 0,
+                blob_start=blob_start or 0,
                 blob_size=blob.size,
             )
-    except (OSError, KeyError) as error:
+    except _VersionError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(
             f"{path} is not a whole shard of a store ({one_line(error)}); copy or convert again"
         ) from error
+
+
+_INTEGER_COLUMNS = ("camera_index", "subject", "action", "subaction", "frame")
+
+
+def _check_columns(
+    columns: Mapping[str, np.ndarray], skeleton: Skeleton, *, blob_size: int
+) -> None:
+    """Raise ValueError or KeyError where a shard's datasets do not fit together."""
+    offsets = columns["images/offsets"]
+    if offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind != "i":
+        raise ValueError(f"images/offsets is {offsets.dtype} {offsets.shape}, expected int64 (N+1)")
+    if offsets[0] != 0 or offsets[-1] != blob_size or (np.diff(offsets) < 0).any():
+        raise ValueError(f"images/offsets do not ascend from 0 to the {blob_size} bytes there are")
+    num_records, num_cameras = len(offsets) - 1, len(columns["cameras/name"])
+    num_joints = skeleton.num_joints
+    expected: dict[str, tuple[tuple[int, ...], str]] = {
+        "names/actions": (columns["names/actions"].shape[:1], "S"),
+        "cameras/name": ((num_cameras,), "S"),
+        "cameras/image_size_px": ((num_cameras, 2), "iu"),
+        **{f"cameras/{name}": ((num_cameras, *s), "f") for name, s in CAMERA_SHAPES.items()},
+        **{f"records/{name}": ((num_records,), "iu") for name in (*_INTEGER_COLUMNS, "split")},
+        "records/source_file": ((num_records,), "S"),
+        "records/joints_camera_mm": ((num_records, num_joints, 3), "f"),
+        "records/weight": ((num_records, num_joints, 3), "f"),
+        "records/visibility": ((num_records, num_joints), "iu"),
+        "records/store_from_image": ((num_records, 3, 3), "f"),
+        "records/box_image_px": ((num_records, 3), "f"),
+    }
+    for name, (shape, kinds) in expected.items():
+        found = columns[name]
+        if found.shape != shape or found.dtype.kind not in kinds:
+            raise ValueError(f"{name} is {found.dtype} {found.shape}, expected the shape {shape}")
+    for name in ("names/actions", "cameras/name"):
+        decode_texts(columns[name])
+    for name, limit in (
+        ("camera_index", num_cameras),
+        ("action", len(columns["names/actions"])),
+        ("split", len(SPLITS)),
+    ):
+        index = columns[f"records/{name}"]
+        if len(index) and not (index.min() >= 0 and index.max() < limit):
+            raise ValueError(f"records/{name} must be 0 to {limit - 1}, got up to {index.max()}")
 
 
 def header_attributes(header: StoreHeader) -> dict[str, Any]:
@@ -352,13 +409,17 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
     }
 
 
+class _VersionError(ValueError):
+    """A whole file, but not one that this release reads; its message names the file."""
+
+
 def parse_header(attributes: Mapping[str, Any], path: Path) -> StoreHeader:
     """Check format and version, then build the header."""
     if attributes.get("format") != FORMAT:
-        raise ValueError(f"{path} is not part of a {FORMAT}; name a store made by pose3d-prep")
+        raise _VersionError(f"{path} is not part of a {FORMAT}; name a store made by pose3d-prep")
     version = int(attributes["schema_version"])
     if version != SCHEMA_VERSION:
-        raise ValueError(
+        raise _VersionError(
             f"{path} has schema version {version}; this release reads version {SCHEMA_VERSION}: "
             "convert the source again"
         )
@@ -368,7 +429,7 @@ def parse_header(attributes: Mapping[str, Any], path: Path) -> StoreHeader:
     header = StoreHeader(**values)
     joint_names = tuple(str(name) for name in attributes["joint_names"])
     if joint_names != skeleton_by_name(header.skeleton).joint_names:
-        raise ValueError(f"{path} has joints {joint_names}, not those of {header.skeleton}")
+        raise _VersionError(f"{path} has joints {joint_names}, not those of {header.skeleton}")
     return header
 
 

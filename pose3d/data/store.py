@@ -418,8 +418,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if not (isinstance(manifest["digest"], str) and manifest["shards"]):
             raise ValueError("no shards")
         for entry in manifest["shards"]:
-            _ = entry["name"], entry["count"], entry["bytes"], entry["digest"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            _ = entry["count"], entry["bytes"], entry["digest"]
+            if not isinstance(entry["name"], str):
+                raise TypeError(f"a shard is named {entry['name']!r}")
+    except (
+        *(json.JSONDecodeError, UnicodeDecodeError, RecursionError),
+        *(KeyError, TypeError, AttributeError, OverflowError),
+    ) as error:
         raise ValueError(f"{path} is not a store's manifest ({error}); convert again") from error
     return manifest
 

@@ -1,11 +1,22 @@
 """Plain arrays in one npz file: written atomically, read without unpickling."""
 
+import lzma
 import os
+import struct
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
+
+_DAMAGE = (
+    *(ValueError, TypeError, OSError, EOFError, KeyError, RuntimeError, NotImplementedError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, OverflowError),
+    *(MemoryError, struct.error, lzma.LZMAError, RecursionError),
+)
+"""What NumPy and zipfile raise on damaged files: in the archive, the packing, an array's header."""
 
 
 def write_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> Path:
@@ -31,10 +42,13 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ValueError: If the file is no npz, is damaged or holds pickled objects.
         FileNotFoundError: If there is no such file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+    with open(path, "rb") as stream:
+        try:
+            content = np.load(stream, allow_pickle=False)
+            if not isinstance(content, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable npz of plain arrays ({error})") from error
+            with content:
+                return {name: content[name] for name in content.files}
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{path}: not a readable npz of plain arrays ({reason})") from error

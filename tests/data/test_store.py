@@ -238,6 +238,10 @@ def test_record_names_follow_human36m_and_count_frames_from_one(path):
         ({"box_image_px": np.array([5.0, 5, 0])}, "has no area"),
         ({"store_from_image": np.zeros((3, 3))}, "map has no inverse"),
         ({"split": "val"}, "split must be one of"),
+        ({"frame": 2**31}, "frame 2147483648 does not fit into 32 bits"),
+        ({"subject": -(2**40)}, "subject -1099511627776 does not fit"),
+        ({"image_size_px": (2**31, 9)}, "image_size_px 2147483648 does not fit"),
+        ({"image_size_px": (1000, 0)}, "image_size_px is 1000 x 0, must be > 0"),
         ({"image_jpeg": make_jpeg(0)[:-2]}, "crop is truncated JPEG"),
         ({"image_jpeg": b"\x89PNG"}, "crop is not a JPEG"),
     ],
@@ -290,6 +294,7 @@ def truncate(file):
         (lambda p: change_manifest(p, skeleton="human37m"), "human37m"),
         (lambda p: change_manifest(p, joint_names=["Nose"]), "not those of human36m_17"),
         (lambda p: change_manifest(p, shards=[{}]), "is not a store's manifest"),
+        (lambda p: change_manifest(p, crop_size_px=float("inf")), "is not a store's manifest"),
         (lambda p: (p / "store.json").write_text("{"), "is not a store's manifest"),
         (lambda p: (p / "store.json").write_text("[1]"), "is not a store's manifest"),
         (lambda p: (p / "store.json").unlink(), "is not a store"),
@@ -321,6 +326,90 @@ def test_a_lone_truncated_or_foreign_shard_ends_in_one_line(path):
         with pytest.raises(ValueError, match="is not a whole shard") as caught:
             open_store(path / name)
         assert "\n" not in str(caught.value)
+
+
+def replace_dataset(name, change):
+    """A damage: the dataset is gone (None) or has other values."""
+
+    def damage(file):
+        values = file[name][()]
+        del file[name]
+        if change is not None:
+            file[name] = change(values)
+
+    return damage
+
+
+def set_at(position, value):
+    def change(values):
+        values[position] = value
+        return values
+
+    return change
+
+
+EVERY_DATASET = (
+    *("images/bytes", "images/offsets", "names/actions", "skipped", "cameras/name"),
+    *(f"cameras/{name}" for name in ("rotation", "centre_world_mm", "focal_px", "radial")),
+    *(f"cameras/{name}" for name in ("principal_point_px", "tangential", "image_size_px")),
+    *(f"records/{name}" for name in ("camera_index", "joints_camera_mm", "weight", "visibility")),
+    *(f"records/{name}" for name in ("store_from_image", "box_image_px", "subject", "action")),
+    *(f"records/{name}" for name in ("subaction", "frame", "split", "source_file")),
+)
+DAMAGES = {
+    **{f"no {name}": replace_dataset(name, None) for name in EVERY_DATASET},
+    **{
+        f"one row less in {name}": replace_dataset(name, lambda values: values[:-1])
+        for name in EVERY_DATASET
+        if name != "skipped"
+    },
+    "camera beyond the table": replace_dataset("records/camera_index", set_at(1, 2)),
+    "camera below 0": replace_dataset("records/camera_index", set_at(1, -1)),
+    "action beyond the names": replace_dataset("records/action", set_at(0, 3)),
+    "split of no name": replace_dataset("records/split", set_at(4, 2)),
+    "offsets that descend": replace_dataset("images/offsets", set_at(2, 0)),
+    "offsets from 1": replace_dataset("images/offsets", set_at(0, 1)),
+    "offsets of floats": replace_dataset("images/offsets", lambda v: v.astype(float)),
+    "names that are no UTF-8": replace_dataset("names/actions", set_at(0, b"\xff\xfe")),
+    "joints of text": replace_dataset("records/joints_camera_mm", lambda v: v.astype("S9")),
+    "joints of another skeleton": replace_dataset("records/joints_camera_mm", lambda v: v[:, :16]),
+    "a group among the columns": lambda file: file.create_group("records/more"),
+    "a dataset for a group": lambda file: (file.pop("records"), file.update(records=[1.0])),
+    "no header": lambda file: file.attrs.pop("margin"),
+    "no digest": lambda file: file.attrs.pop("digest"),
+    "a margin of text": lambda file: file.attrs.update(margin="wide"),
+    "a version of text": lambda file: file.attrs.update(schema_version="one"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_shard_whose_datasets_do_not_fit_together_ends_in_one_line(path, kind):
+    shard = path / "shard-000.h5"
+    with h5py.File(shard, "r+") as file:
+        DAMAGES[kind](file)
+    with pytest.raises(ValueError, match=r"shard-000\.h5 is not a whole shard") as caught:
+        open_store(shard)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shard_of_another_version_says_so(path):
+    with h5py.File(path / "shard-000.h5", "r+") as file:
+        file.attrs["schema_version"] = 2
+    with pytest.raises(ValueError, match=r"schema version 2; this release reads version 1: conv"):
+        open_store(path / "shard-000.h5")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("No space")]
+)
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(h5py.File, "create_dataset", fail)
+    with pytest.raises(OSError, match=r"cannot write .*shard-0\.h5: No space"):
+        write_shard(tmp_path, "shard-0.h5", [1])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_at_the_path(tmp_path):

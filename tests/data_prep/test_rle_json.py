@@ -230,6 +230,16 @@ BAD_RECORDS = {
     ),
     "unknown action": (lambda s: set_value(s, "action_idx", 1, of="image"), "action_idx 1"),
     "text as number": (lambda s: set_value(s, "width", "wide", of="image"), "invalid literal"),
+    "infinite number": (lambda s: set_value(s, "frame_idx", 1e400, of="image"), "infinity"),
+    "frame beyond 32 bits": (
+        lambda s: set_value(s, "frame_idx", 2**31, of="image"),
+        "frame_idx is 2147483648, must be 0 to 2147483647",
+    ),
+    "coordinate beyond floats": (lambda s: set_value(s, "bbox", [10**400, 0, 9, 9]), "too large"),
+    "image without height": (
+        lambda s: set_value(s, "height", 0, of="image"),
+        r"has 400×300 px, its annotation states 400×0 px",
+    ),
 }
 
 
