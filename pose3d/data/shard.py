@@ -22,6 +22,9 @@ time of writing does not change it. A file is written under a temporary name, th
 
 import hashlib
 import os
+import re
+import socket
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -39,6 +42,7 @@ FORMAT = "pose3d-store"
 SCHEMA_VERSION = 1
 SPLITS = ("train", "test")
 INT32_MAX = 2**31 - 1
+ABANDONED_AFTER_S = 24 * 3600.0
 HUMAN36M_FIRST_ACTION = 2
 HUMAN36M_ACTIONS = (
     *("Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases"),
@@ -187,6 +191,45 @@ def _check_record(record: StoreRecord, skeleton: Skeleton) -> None:
         raise ValueError(f"record {record.source_file}: crop is {error}") from error
 
 
+def temporary_name(name: str) -> str:
+    """A hidden name beside a file's own that tells host and process, see `is_abandoned`."""
+    return f".{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether no running process writes this file: its process is dead, or it is a day old."""
+    try:
+        age_s = time.time() - temporary.stat().st_mtime
+    except FileNotFoundError:
+        return False  # finished in the meantime
+    if age_s > ABANDONED_AFTER_S:
+        return True
+    _, host, process, _ = ["", "", "", *temporary.name.rsplit(".", 3)][-4:]
+    if host != _host() or not process.isdecimal() or not hasattr(os, "register_at_fork"):
+        return False  # another host's process cannot be asked for, nor one where kill(0) kills
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False  # somebody else's
+    return False
+
+
+def _host() -> str:
+    """This host's name, fit for the middle of a file's name."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk, so that renaming it cannot be ahead of it."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 class ShardWriter:
     """Write one shard, in memory until it is closed; one writer per shard and process.
 
@@ -234,7 +277,7 @@ class ShardWriter:
     def close(self) -> None:
         """Write the shard; the file appears complete or not at all."""
         columns = self._columns()
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}")
+        temporary = self.path.with_name(temporary_name(self.path.name))
         try:
             with h5py.File(temporary, "w") as file:
                 for name, value in (header_attributes(self.header)).items():
@@ -244,6 +287,7 @@ class ShardWriter:
                     file.create_dataset(name, data=array, track_times=False)
                 skipped = _encode([text for pair in self._skipped for text in pair]).reshape(-1, 2)
                 file.create_dataset("skipped", data=skipped, track_times=False)
+            sync(temporary)
             os.replace(temporary, self.path)
         except (OSError, RuntimeError) as error:  # HDF5 tells of a full disk by either
             raise OSError(f"cannot write {self.path}: {one_line(error)}") from error

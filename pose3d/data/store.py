@@ -15,7 +15,6 @@ stays open, so that a store may be used after a fork, from threads, and be pickl
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +40,12 @@ from pose3d.data.shard import (
     content_digest,
     decode_texts,
     header_attributes,
+    is_abandoned,
     one_line,
     parse_header,
     read_shard,
+    sync,
+    temporary_name,
 )
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
 from pose3d.geometry.skeleton import skeleton_by_name
@@ -97,15 +99,17 @@ def begin_store(
         if content and not content & {PLAN_NAME, MANIFEST_NAME}:
             raise ValueError(f"{directory} exists and is not a store; name a new or empty folder")
         if overwrite:
-            for path in [directory / MANIFEST_NAME, plan_path, *directory.glob("shard-*.h5")]:
+            # The manifest last, the plan replaced: an interrupted run leaves what is a store.
+            for path in [*directory.glob("shard-*.h5"), directory / MANIFEST_NAME]:
                 path.unlink(missing_ok=True)
         elif content and not (plan_path.is_file() and plan_path.read_text("utf-8") == text):
             raise ValueError(
                 f"{directory} holds a store made from another source or with other settings "
                 f"({_plan_difference(plan_path, plan)}); name another folder or pass --overwrite"
             )
-        for stray in directory.glob(".shard-*"):  # left by a run that was killed
-            stray.unlink(missing_ok=True)
+        for stray in directory.glob(".shard-*"):  # of a run that was killed, or still goes on
+            if is_abandoned(stray):
+                stray.unlink(missing_ok=True)
         _write_text(plan_path, text)
     except OSError as error:
         raise OSError(f"cannot write the store {directory}: {one_line(error)}") from error
@@ -500,9 +504,10 @@ def _known(kind: str, asked: Sequence[str], known: Sequence[str] | np.ndarray) -
 
 def _write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,15 +3,19 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
 import pytest
 
+from pose3d.data.shard import temporary_name
 from pose3d.data.store import (
     ShardWriter,
     StoreHeader,
@@ -453,14 +457,81 @@ def test_a_store_is_taken_up_only_with_its_own_plan(tmp_path):
     path = tmp_path / "store"
     assert begin_store(path, plan={"seed": 1, "pair": (1, 2)}) == set()
     write_shard(path, "shard-0.h5", [1])
-    (path / ".shard-1.h5.deadbeef").write_text("left by a killed run")
     assert begin_store(path, plan={"seed": 1, "pair": (1, 2)}) == {"shard-0.h5"}
-    assert not (path / ".shard-1.h5.deadbeef").exists()
     with pytest.raises(ValueError, match=r"seed: 1 there, 2 asked.*--overwrite"):
         begin_store(path, plan={"seed": 2, "pair": (1, 2)})
     with pytest.raises(ValueError, match=r"is an unfinished store .*run the same conversion again"):
         open_store(path)
     assert begin_store(path, plan={"seed": 2}, overwrite=True) == set()
+
+
+def begin_and_be_killed(path):
+    (path / temporary_name("shard-2.h5")).write_text("half a shard")
+    os._exit(9)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_temporaries_of_dead_processes_are_cleared_away_and_no_others(tmp_path):
+    begin_store(tmp_path, plan={})
+    killed = multiprocessing.get_context("fork").Process(
+        target=begin_and_be_killed, args=(tmp_path,)
+    )
+    killed.start()
+    killed.join()
+    (dead,) = tmp_path.glob(".shard-2*")
+    mine = tmp_path / temporary_name("shard-1.h5")
+    elsewhere = tmp_path / f".shard-1.h5.no-such-host.{killed.pid}.0123abcd"
+    old = tmp_path / ".shard-3.h5.no-such-host.1.0123abcd"
+    nameless = tmp_path / ".shard-4.h5.0123abcd"
+    for path in (mine, elsewhere, old, nameless):
+        path.write_text("half a shard")
+    two_days_ago = time.time() - 2 * 86400
+    os.utime(old, (two_days_ago, two_days_ago))
+    begin_store(tmp_path, plan={}, overwrite=True)
+    assert not dead.exists()
+    assert not old.exists()
+    assert mine.exists()
+    assert elsewhere.exists()
+    assert nameless.exists()
+
+
+def test_overwriting_that_is_interrupted_leaves_what_is_still_a_store(path, monkeypatch):
+    begin_store(path, plan={"seed": 1}, overwrite=True)
+    write_store(path)
+    unlink, gone = Path.unlink, []
+
+    def interrupted(self, **options):
+        if self.name.startswith("shard-"):
+            gone.append(self.name)
+            return unlink(self, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin_store(path, plan={"seed": 2}, overwrite=True)
+    monkeypatch.undo()
+    assert len(gone) == 2
+    assert begin_store(path, plan={"seed": 2}, overwrite=True) == set()
+
+
+def test_contents_are_on_the_disk_before_a_file_gets_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace_file = os.fsync, os.replace
+
+    def noted_fsync(handle):
+        done.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def noted_replace(source, target):
+        assert os.stat(source).st_ino in done, target
+        replace_file(source, target)
+        done.append(target.name)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_shard(tmp_path, "shard-0.h5", [1])
+    finalise_store(tmp_path, HEADER)
+    assert [name for name in done if isinstance(name, str)] == ["shard-0.h5", "store.json"]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
