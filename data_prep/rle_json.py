@@ -38,8 +38,7 @@ from data_prep.people import (
     check_unit,
     decide_translation,
 )
-from pose3d.data.shard import INT32_MAX
-from pose3d.data.store import StoreHeader
+from pose3d.data.store import INT32_MAX, StoreHeader
 from pose3d.geometry.skeleton import HUMAN36M_17
 
 TRAIN_PATTERN = "Sample_trainmin_train_*protocol_2.json"
