@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from data_prep.synthetic.rotations import frame_of, rotation_z, shortest_rotation, twist_angle
+from data_prep.synthetic.rotations import (
+    apply,
+    frame_of,
+    rotation_z,
+    shortest_rotation,
+    twist_angle,
+)
 
 ASSET_NAME = "body.npz"
 ASSET_FORMAT = "pose3d-body 1"
@@ -137,6 +143,18 @@ class PosedSkeleton:
     heads_mm: Float[np.ndarray, "bones 3"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosedSkeletons:
+    """Bones of many poses, such as the frames of a motion."""
+
+    rotations: Float[np.ndarray, "frames bones 3 3"]
+    heads_mm: Float[np.ndarray, "frames bones 3"]
+
+    def frame(self, index: int) -> PosedSkeleton:
+        """One of the poses."""
+        return PosedSkeleton(rotations=self.rotations[index], heads_mm=self.heads_mm[index])
+
+
 class Body:
     """One shape of the body model, ready to be posed.
 
@@ -177,6 +195,16 @@ class Body:
     def pose(
         self, local: Mapping[str, Float[np.ndarray, "3 3"]], root_mm: Float[np.ndarray, "3"]
     ) -> PosedSkeleton:
+        """Turn the bones of one pose; see `pose_frames`."""
+        return self.pose_frames(
+            {name: turn[None] for name, turn in local.items()}, root_mm[None]
+        ).frame(0)
+
+    def pose_frames(
+        self,
+        local: Mapping[str, Float[np.ndarray, "frames 3 3"]],
+        root_mm: Float[np.ndarray, "frames 3"],
+    ) -> PosedSkeletons:
         """Turn the bones: forward kinematics.
 
         Args:
@@ -185,43 +213,50 @@ class Body:
             root_mm: Position of the pelvis.
         """
         parents = self.model.bone_parents
-        rotations = np.empty((len(parents), 3, 3))
-        heads = np.empty((len(parents), 3))
+        rotations = np.empty((len(root_mm), len(parents), 3, 3))
+        heads = np.empty((len(root_mm), len(parents), 3))
         for bone, name in enumerate(self.model.bone_names):
             parent = parents[bone]
             turn = local.get(TWIST_HELPERS.get(name, name))
-            if parent < 0:
-                rotations[bone] = np.eye(3) if turn is None else turn
-                heads[bone] = root_mm
-                continue
-            heads[bone] = heads[parent] + rotations[parent] @ self.offsets_mm[bone]
-            if turn is None:
-                rotations[bone] = rotations[parent]
-                continue
-            if name in TWIST_HELPERS:
+            if turn is not None and name in TWIST_HELPERS:
                 turn = turn @ rotation_z(-0.5 * twist_angle(turn))
-            rotations[bone] = rotations[parent] @ turn
-        return PosedSkeleton(rotations=rotations, heads_mm=heads)
+            if parent < 0:
+                rotations[:, bone] = np.eye(3) if turn is None else turn
+                heads[:, bone] = root_mm
+                continue
+            above = rotations[:, parent]
+            heads[:, bone] = heads[:, parent] + above @ self.offsets_mm[bone]
+            rotations[:, bone] = above if turn is None else above @ turn
+        return PosedSkeletons(rotations=rotations, heads_mm=heads)
 
-    def skin(self, skeleton: PosedSkeleton) -> Float[np.ndarray, "vertices 3"]:
+    def skin(
+        self, skeleton: PosedSkeleton | PosedSkeletons
+    ) -> Float[np.ndarray, "*frames vertices 3"]:
         """Vertices of the posed body by linear blend skinning, millimetres."""
         matrices = skeleton.rotations @ self._neutral
-        shifts = skeleton.heads_mm - np.einsum("bij,bj->bi", matrices, self._rest_heads)
-        transforms = np.concatenate([matrices, shifts[:, :, None]], axis=2).reshape(-1, 12)
-        blended = (self.model.weights @ transforms).reshape(-1, 3, 4)
-        rotated = np.einsum("vij,vj->vi", blended[:, :, :3], self.rest_vertices_mm)
-        return rotated + blended[:, :, 3]
+        shifts = skeleton.heads_mm - apply(matrices, self._rest_heads)
+        transforms = np.concatenate([matrices, shifts[..., None]], axis=-1)
+        num_bones = len(self._neutral)
+        blended = self.model.weights @ transforms.reshape(*shifts.shape[:-2], num_bones, 12)
+        blended = blended.reshape(*blended.shape[:-1], 3, 4)
+        rotated = np.einsum("...vij,vj->...vi", blended[..., :3], self.rest_vertices_mm)
+        return rotated + blended[..., 3]
 
-    def point_mm(self, skeleton: PosedSkeleton, name: str) -> Float[np.ndarray, "3"]:
+    def point_mm(
+        self, skeleton: PosedSkeleton | PosedSkeletons, name: str
+    ) -> Float[np.ndarray, "*frames 3"]:
         """Position of a bone's head or of a landmark."""
         if name in LANDMARK_BONES:
             bone = self.index[LANDMARK_BONES[name]]
-            return skeleton.heads_mm[bone] + skeleton.rotations[bone] @ self.landmarks_mm[name]
-        return skeleton.heads_mm[self.index[name]]
+            offset = skeleton.rotations[..., bone, :, :] @ self.landmarks_mm[name]
+            return skeleton.heads_mm[..., bone, :] + offset
+        return skeleton.heads_mm[..., self.index[name], :]
 
-    def joints_mm(self, skeleton: PosedSkeleton) -> Float[np.ndarray, "17 3"]:
+    def joints_mm(
+        self, skeleton: PosedSkeleton | PosedSkeletons
+    ) -> Float[np.ndarray, "*frames 17 3"]:
         """The joints of `HUMAN36M_17`, in its order."""
-        return np.stack([self.point_mm(skeleton, name) for name in JOINT_BONES])
+        return np.stack([self.point_mm(skeleton, name) for name in JOINT_BONES], axis=-2)
 
 
 def _neutral_rotations(

@@ -6,7 +6,15 @@ import numpy as np
 
 from data_prep.synthetic.draft import Draft, lean_trunk, outward_sign
 from data_prep.synthetic.limits import KNEE_LIMIT_RAD
-from data_prep.synthetic.rotations import Vector, reach, rotation_x, rotation_y, rotation_z
+from data_prep.synthetic.rotations import (
+    Angle,
+    Matrix,
+    Vector,
+    reach,
+    rotation_x,
+    rotation_y,
+    rotation_z,
+)
 
 
 def _hip_mm(draft: Draft, side: str) -> Vector:
@@ -14,7 +22,7 @@ def _hip_mm(draft: Draft, side: str) -> Vector:
     return draft.local["pelvis"] @ draft.body.offsets_mm[draft.body.index[f"{side}_thigh"]]
 
 
-def _set_leg(draft: Draft, side: str, thigh: np.ndarray, knee_rad: float, foot: np.ndarray) -> None:
+def _set_leg(draft: Draft, side: str, thigh: Matrix, knee_rad: Angle, foot: Matrix) -> None:
     """Set a leg from the thigh's and the foot's orientation and the knee's bend."""
     draft.local[f"{side}_thigh"] = draft.local["pelvis"].T @ thigh
     draft.local[f"{side}_shank"] = rotation_x(knee_rad)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.synthetic.body import Body, PosedSkeleton
+from data_prep.synthetic.body import Body, PosedSkeleton, PosedSkeletons
 from data_prep.synthetic.rotations import segment_distances, twist_angle
 
 ELBOW_LIMIT_RAD = math.radians(148.0)
@@ -36,62 +36,79 @@ SHOULDER_ACROSS_DEG = 55.0
 """How far across the trunk's middle an upper arm may point."""
 
 
-def turn_angle(rotation: Float[np.ndarray, "3 3"]) -> float:
+def turn_angle(rotation: Float[np.ndarray, "*frames 3 3"]) -> Float[np.ndarray, "*frames"]:
     """Angle of a rotation, radians."""
-    return math.acos(min(1.0, max(-1.0, (float(np.trace(rotation)) - 1.0) / 2.0)))
+    return np.arccos(np.clip((np.trace(rotation, axis1=-2, axis2=-1) - 1.0) / 2.0, -1.0, 1.0))
 
 
-def hip_angles(rotation: Float[np.ndarray, "3 3"], *, outward: float) -> tuple[float, float, float]:
+def hip_angles(
+    rotation: Float[np.ndarray, "*frames 3 3"], *, outward: float
+) -> tuple[
+    Float[np.ndarray, "*frames"], Float[np.ndarray, "*frames"], Float[np.ndarray, "*frames"]
+]:
     """Flexion, outward swing and twist of a thigh against the pelvis, radians.
 
     Args:
         rotation: The thigh's local rotation.
         outward: +1 on the left, -1 on the right.
     """
-    x, y, z = -rotation[:, 2]
-    return math.atan2(-y, -z), math.asin(min(1.0, max(-1.0, outward * x))), twist_angle(rotation)
+    x, y, z = np.moveaxis(-rotation[..., 2], -1, 0)
+    out = np.arcsin(np.clip(outward * x, -1.0, 1.0))
+    return np.arctan2(-y, -z), out, twist_angle(rotation)
 
 
-def limit_excess(local: Mapping[str, Float[np.ndarray, "3 3"]]) -> float:
+def limit_excess(
+    local: Mapping[str, Float[np.ndarray, "*frames 3 3"]],
+) -> Float[np.ndarray, "*frames"]:
     """By how much a pose exceeds its joint limits, radians in sum; 0 where it keeps them all."""
-    excess = 0.0
+    excess: np.ndarray = np.zeros(())
     for name, limit in TURN_LIMITS_DEG.items():
         if name in local:
-            excess += max(0.0, turn_angle(local[name]) - math.radians(limit))
+            excess = excess + np.maximum(0.0, turn_angle(local[name]) - math.radians(limit))
     for side, outward in (("l", 1.0), ("r", -1.0)):
         if f"{side}_thigh" in local:
-            flexion, out, twist = hip_angles(local[f"{side}_thigh"], outward=outward)
-            if abs(out) < math.radians(60.0):  # flexion means nothing for a thigh straight out
-                excess += _outside(flexion, HIP_FLEXION_DEG)
-            excess += _outside(out, HIP_OUTWARD_DEG)
-            excess += max(0.0, abs(twist) - math.radians(HIP_TWIST_DEG))
+            excess = excess + _hip_excess(local[f"{side}_thigh"], outward)
         if f"{side}_upperarm" in local:
-            excess += _shoulder_excess(local[f"{side}_upperarm"], outward)
+            excess = excess + _shoulder_excess(local[f"{side}_upperarm"], outward)
         for bone, sign, limit_rad in (
             (f"{side}_forearm", -1.0, ELBOW_LIMIT_RAD),
             (f"{side}_shank", 1.0, KNEE_LIMIT_RAD),
         ):
             if bone in local:
-                bend = sign * math.atan2(local[bone][2, 1], local[bone][1, 1])
-                excess += max(0.0, bend - limit_rad - 1e-9) + max(0.0, -bend - 1e-9)
+                bend = sign * np.arctan2(local[bone][..., 2, 1], local[bone][..., 1, 1])
+                excess = excess + np.maximum(0.0, np.maximum(bend - limit_rad, -bend) - 1e-9)
     return excess
 
 
-def _outside(angle_rad: float, limits_deg: tuple[float, float]) -> float:
+def _outside(
+    angle_rad: Float[np.ndarray, "*frames"], limits_deg: tuple[float, float]
+) -> Float[np.ndarray, "*frames"]:
     """Distance of an angle from an interval."""
     low, high = (math.radians(limit) for limit in limits_deg)
-    return max(0.0, low - angle_rad, angle_rad - high)
+    return np.maximum(0.0, np.maximum(low - angle_rad, angle_rad - high))
 
 
-def _shoulder_excess(rotation: Float[np.ndarray, "3 3"], outward: float) -> float:
-    x, y, z = -rotation[:, 2]
-    back = math.asin(min(1.0, max(-1.0, y)))
-    across = math.asin(min(1.0, max(-1.0, -outward * x)))
-    excess = max(0.0, back - math.radians(SHOULDER_BACK_DEG))
-    excess += max(0.0, across - math.radians(SHOULDER_ACROSS_DEG))
-    if z < 0.9:  # the twist is not defined for an arm straight up
-        excess += max(0.0, abs(twist_angle(rotation)) - math.radians(SHOULDER_TWIST_DEG))
-    return excess
+def _hip_excess(
+    rotation: Float[np.ndarray, "*frames 3 3"], outward: float
+) -> Float[np.ndarray, "*frames"]:
+    flexion, out, twist = hip_angles(rotation, outward=outward)
+    # Flexion means nothing for a thigh straight out.
+    bent = np.where(np.abs(out) < math.radians(60.0), _outside(flexion, HIP_FLEXION_DEG), 0.0)
+    twisted = np.maximum(0.0, np.abs(twist) - math.radians(HIP_TWIST_DEG))
+    return bent + _outside(out, HIP_OUTWARD_DEG) + twisted
+
+
+def _shoulder_excess(
+    rotation: Float[np.ndarray, "*frames 3 3"], outward: float
+) -> Float[np.ndarray, "*frames"]:
+    x, y, z = np.moveaxis(-rotation[..., 2], -1, 0)
+    back = np.arcsin(np.clip(y, -1.0, 1.0))
+    across = np.arcsin(np.clip(-outward * x, -1.0, 1.0))
+    excess = np.maximum(0.0, back - math.radians(SHOULDER_BACK_DEG))
+    excess = excess + np.maximum(0.0, across - math.radians(SHOULDER_ACROSS_DEG))
+    twist = np.abs(twist_angle(rotation)) - math.radians(SHOULDER_TWIST_DEG)
+    # The twist is not defined for an arm straight up.
+    return excess + np.where(z < 0.9, np.maximum(0.0, twist), 0.0)
 
 
 # A limb is a capsule: where it starts and ends (a blend of two points), and its radius relative
@@ -168,15 +185,19 @@ def _tables() -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
     return names, blend, np.array([radius for *_, radius in _CAPSULES.values()]), pairs
 
 
-def intersection_mm(body: Body, skeleton: PosedSkeleton) -> float:
+def intersection_mm(
+    body: Body, skeleton: PosedSkeleton | PosedSkeletons
+) -> Float[np.ndarray, "*frames"]:
     """How deep the deepest limb is inside another part of the body, millimetres; 0 if none is.
 
     Forearms, hands, legs, trunk and skull are capsules of the body's size.
     """
     names, blend, radii, pairs = _tables()
-    points = np.stack([body.point_mm(skeleton, name) for name in names])
+    points = np.stack([body.point_mm(skeleton, name) for name in names], axis=-2)
     starts, ends = blend[0] @ points, blend[1] @ points
     size = (body.length_mm("l_shank") + body.length_mm("l_foot")) / 850.0
     first, second = pairs[:, 0], pairs[:, 1]
-    gaps = segment_distances(starts[first], ends[first], starts[second], ends[second])
-    return max(0.0, float((size * (radii[first] + radii[second]) - gaps).max()))
+    gaps = segment_distances(
+        starts[..., first, :], ends[..., first, :], starts[..., second, :], ends[..., second, :]
+    )
+    return np.maximum(0.0, (size * (radii[first] + radii[second]) - gaps).max(axis=-1))

@@ -138,11 +138,11 @@ def _attempt(draft: Draft, arms: tuple[str, str]) -> Pose:
     LEGS[draft.legs](draft)
     draw_arms(draft, arms)
     skeleton = draft.skeleton()
-    inside = max(0.0, intersection_mm(draft.body, skeleton) - TOLERATED_INTERSECTION_MM)
+    inside = max(0.0, float(intersection_mm(draft.body, skeleton)) - TOLERATED_INTERSECTION_MM)
     return Pose(
         local=draft.local,
         sits_on_chair=draft.legs == "chair",
         legs=draft.legs,
         arms=arms,
-        excess=inside + 100.0 * limit_excess(draft.local),
+        excess=float(inside + 100.0 * limit_excess(draft.local)),
     )

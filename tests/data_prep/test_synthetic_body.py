@@ -105,6 +105,36 @@ def test_elbows_bend_forward_and_knees_backward(body):
         assert moved[HUMAN36M_17.index(f"{side}_Ankle")][1] > 100
 
 
+def test_frames_are_posed_and_skinned_as_each_pose_alone(model, body):
+    roots = np.random.default_rng(1).normal(0.0, 500.0, (4, 3))
+    single = [random_turns(model, seed) for seed in range(4)]
+    frames = body.pose_frames({n: np.stack([t[n] for t in single]) for n in single[0]}, roots)
+    joints, vertices = body.joints_mm(frames), body.skin(frames)
+    for i, (turns, root) in enumerate(zip(single, roots, strict=True)):
+        alone = body.pose(turns, root)
+        np.testing.assert_allclose(joints[i], body.joints_mm(alone), atol=1e-9)
+        np.testing.assert_allclose(vertices[i], body.skin(alone), atol=1e-9)
+
+
+def test_joints_follow_from_scipy_s_products_along_the_chain(model, body):
+    turns, root = random_turns(model, 2), np.array([10.0, 20.0, 900.0])
+    joints = body.joints_mm(body.pose(turns, root))
+    for joint, chain in (
+        ("L_Wrist", ("pelvis", "spine", "chest", "l_clavicle", "l_upperarm", "l_forearm")),
+        ("R_Ankle", ("pelvis", "r_thigh", "r_shank")),
+        ("Neck", ("pelvis", "spine", "chest", "neck")),
+    ):
+        position, turn = root.copy(), Rotation.identity()
+        names = [
+            *chain[1:],
+            *{"L_Wrist": ["l_hand"], "R_Ankle": ["r_foot"], "Neck": ["head"]}[joint],
+        ]
+        for bone, following in zip(chain, names, strict=True):
+            turn = turn * Rotation.from_matrix(turns[bone])
+            position = position + turn.apply(body.offsets_mm[body.index[following]])
+        np.testing.assert_allclose(joints[HUMAN36M_17.index(joint)], position, atol=1e-9)
+
+
 def test_a_turn_of_the_whole_body_turns_every_vertex(body):
     turn = Rotation.from_euler("xyz", [0.3, -0.8, 2.0])
     start = np.array([100.0, -50.0, 900.0])
