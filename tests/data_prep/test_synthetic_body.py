@@ -1,5 +1,6 @@
 """The synthetic body: its asset, skeleton and skinning."""
 
+import itertools
 from importlib import resources
 
 import numpy as np
@@ -120,16 +121,12 @@ def test_joints_follow_from_scipy_s_products_along_the_chain(model, body):
     turns, root = random_turns(model, 2), np.array([10.0, 20.0, 900.0])
     joints = body.joints_mm(body.pose(turns, root))
     for joint, chain in (
-        ("L_Wrist", ("pelvis", "spine", "chest", "l_clavicle", "l_upperarm", "l_forearm")),
-        ("R_Ankle", ("pelvis", "r_thigh", "r_shank")),
-        ("Neck", ("pelvis", "spine", "chest", "neck")),
+        ("L_Wrist", "pelvis spine chest l_clavicle l_upperarm l_forearm l_hand"),
+        ("R_Ankle", "pelvis r_thigh r_shank r_foot"),
+        ("Neck", "pelvis spine chest neck"),
     ):
-        position, turn = root.copy(), Rotation.identity()
-        names = [
-            *chain[1:],
-            *{"L_Wrist": ["l_hand"], "R_Ankle": ["r_foot"], "Neck": ["head"]}[joint],
-        ]
-        for bone, following in zip(chain, names, strict=True):
+        position, turn, bones = root, Rotation.identity(), chain.split()
+        for bone, following in itertools.pairwise(bones):
             turn = turn * Rotation.from_matrix(turns[bone])
             position = position + turn.apply(body.offsets_mm[body.index[following]])
         np.testing.assert_allclose(joints[HUMAN36M_17.index(joint)], position, atol=1e-9)
