@@ -1,16 +1,21 @@
 """The command line `pose3d-prep`: parse, call, print."""
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from data_prep.rle_json import RleJsonConfig, convert_rle_json
+from data_prep.convert import ConversionConfig, Part, convert
+from data_prep.human36m import PROTOCOLS
+from data_prep.people import BOXES, LENSES
+from data_prep.takes import Reader
 from data_prep.verify import check_records, print_summary, write_sheet
 from pose3d.data.store import open_store
 
@@ -22,7 +27,10 @@ app = typer.Typer(
 )
 
 OnError = StrEnum("OnError", ["error", "skip"])
-Box = StrEnum("Box", ["annotation", "joints", "metric"])
+Box = StrEnum("Box", list(BOXES))
+Lens = StrEnum("Lens", list(LENSES))
+Shifted = StrEnum("Shifted", ["protocol", "block", "correct", "keep"])
+Protocol = StrEnum("Protocol", {name.replace("-", "_"): name for name in PROTOCOLS})
 Translation = StrEnum("Translation", {"auto": "auto", "centre": "centre", "minus_rc": "minus-rc"})
 Renderer = StrEnum("Renderer", ["auto", "opengl", "numpy"])
 
@@ -40,50 +48,161 @@ Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make the store anew if it exists.")]
 
 
-@app.command("rle-json")
-def rle_json(
-    source: Annotated[Path, typer.Argument(help="Folder with annotations/ and images/.")],
-    store: StoreArgument,
+def common(
+    store: Annotated[Path | None, typer.Argument(help="The store's folder.")] = None,
     size: Size = 472,
     margin: Margin = 1.84,
     quality: Quality = 92,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(help="Which frames of which subjects train and test; the layout's own."),
+    ] = None,
+    shifted: Annotated[
+        Shifted,
+        typer.Option("--s9", help="Human3.6M's three shifted sequences of S9."),
+    ] = Shifted.protocol,
+    box: Annotated[
+        Box | None, typer.Option(help="Definition of the person box; the layout's own, or joints.")
+    ] = None,
+    enlarge: Annotated[float, typer.Option(help="Factor on the square around the box.")] = 1.0,
+    lens: Annotated[
+        Lens, typer.Option(help="Leave the cameras' distortion, put Human3.6M's, or take it away.")
+    ] = Lens.source,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = NUM_CORES,
+    shard: Annotated[
+        str, typer.Option(help="This machine's share of a store that several write: 2/8.")
+    ] = "1/1",
+    on_error: Annotated[
+        OnError, typer.Option(help="End at a record that cannot be converted, or leave it out.")
+    ] = OnError.error,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what is there and what is missing; write no store."),
+    ] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="PNG of labels on images of a dry run; overlay.png.")
+    ] = None,
+) -> None:
+    """Options that all layouts have, in `layout`."""
+
+
+def layout(name: str) -> Callable[[Callable[..., Reader]], Callable[..., Reader]]:
+    """Register the verb of a layout: its own options, then the common ones."""
+
+    def register(make: Callable[..., Reader]) -> Callable[..., Reader]:
+        own, shared = inspect.signature(make).parameters, inspect.signature(common).parameters
+        source, *options = own.values()
+        store, *rest = shared.values()
+        hints = {
+            **get_type_hints(make, include_extras=True),
+            **get_type_hints(common, include_extras=True),
+            "return": None,
+        }
+
+        def run(**values: Any) -> None:
+            reader_values = {key: values.pop(key) for key in own}
+            _convert(lambda: make(**reader_values), **values)
+
+        run.__signature__ = inspect.Signature([source, store, *options, *rest])  # type: ignore[attr-defined]
+        run.__annotations__ = hints
+        app.command(name, help=make.__doc__)(run)
+        return make
+
+    return register
+
+
+def _convert(
+    make: Callable[[], Reader],
+    *,
+    store: Path | None,
+    size: int,
+    margin: float,
+    quality: int,
+    protocol: Protocol | None,
+    shifted: Shifted,
+    box: Box | None,
+    enlarge: float,
+    lens: Lens,
+    jobs: int,
+    shard: str,
+    on_error: OnError,
+    overwrite: bool,
+    dry_run: bool,
+    sheet: Path | None,
+) -> None:
+    """Convert a source, or look through it."""
+    if store is None and not dry_run:
+        raise ValueError("name the store's folder after the source, or pass --dry-run")
+    config = ConversionConfig(
+        protocol=None if protocol is None else protocol.value,
+        shifted=shifted.value,
+        box=None if box is None else box.value,
+        enlarge=enlarge,
+        lens=lens.value,
+        crop_size_px=size,
+        margin=margin,
+        jpeg_quality=quality,
+        on_error=on_error.value,
+        num_jobs=jobs,
+    )
+    part = Part.parse(shard)
+    if dry_run:
+        from data_prep.survey import survey
+
+        problems = survey(
+            make(), config=config, sheet=sheet or Path("overlay.png"), console=Console()
+        )
+        if problems:
+            typer.echo(f"{len(problems)} problems:")
+            _list(problems)
+            raise typer.Exit(1)
+        typer.echo("no problems; nothing was written")
+        return
+    assert store is not None
+    result = convert(
+        make(),
+        store,
+        config=config,
+        part=part,
+        overwrite=overwrite,
+        console=Console(stderr=True),
+    )
+    resumed = f", {result.num_resumed} shards were there already" if result.num_resumed else ""
+    if result.digest is None:
+        typer.echo(
+            f"part {shard} of {result.path} is written: {result.num_records} records{resumed}; "
+            f"{result.num_missing} shards of other parts are missing"
+        )
+        return
+    typer.echo(f"{result.num_records} records in {result.path}{resumed}, digest {result.digest}")
+    if result.skipped:
+        typer.echo(f"left out {len(result.skipped)} records:")
+        _list([f"{name}: {reason}" for name, reason in result.skipped])
+
+
+@layout("rle-json")
+def rle_json(
+    source: Annotated[Path, typer.Argument(help="Folder with annotations/ and images/.")],
     train_annotation: Annotated[
         str | None, typer.Option(help="Training set's file in annotations/; found if not given.")
     ] = None,
     test_annotation: Annotated[
         str | None, typer.Option(help="Test set's file in annotations/; found if not given.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Threads.")] = NUM_CORES,
-    on_error: Annotated[
-        OnError, typer.Option(help="End at a record that cannot be converted, or leave it out.")
-    ] = OnError.error,
-    box: Annotated[Box, typer.Option(help="Definition of the person box.")] = Box.annotation,
-    enlarge: Annotated[float, typer.Option(help="Factor on the square around the box.")] = 1.0,
     translation: Annotated[
         Translation, typer.Option(help="Reading of cam_param.t.")
     ] = Translation.auto,
-    overwrite: Overwrite = False,
-) -> None:
+) -> Reader:
     """Convert the annotation layout of the released RLE code; a stopped run goes on."""
-    console = Console(stderr=True)
-    config = RleJsonConfig(
-        crop_size_px=size,
-        margin=margin,
-        jpeg_quality=quality,
+    from data_prep.readers.rle_json import RleJsonReader
+
+    return RleJsonReader(
+        source,
         train_annotation=train_annotation,
         test_annotation=test_annotation,
-        num_threads=jobs,
-        on_error=on_error.value,
-        box=box.value,
-        enlarge=enlarge,
         translation=translation.value,
     )
-    result = convert_rle_json(source, store, config=config, overwrite=overwrite, console=console)
-    resumed = f", {result.num_resumed} shards were there already" if result.num_resumed else ""
-    typer.echo(f"{result.num_records} records in {result.path}{resumed}, digest {result.digest}")
-    if result.skipped:
-        typer.echo(f"left out {len(result.skipped)} records:")
-        _list([f"{name}: {reason}" for name, reason in result.skipped])
 
 
 @app.command()

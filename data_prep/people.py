@@ -1,250 +1,411 @@
-"""Labels as data sets state them become annotated people: camera, box, plausible joints.
+"""Takes become annotated people: lens, shifted sequences, plausible joints, boxes.
 
-What every reader of a data set with world coordinates needs, whatever its files look like.
+What holds for every layout, whatever its files look like.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from data_prep.crops import AnnotatedPerson, Rejection
-from pose3d.data.store import HUMAN36M_ACTIONS, HUMAN36M_FIRST_ACTION
-from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
+from data_prep.human36m import SHIFT_MM
+from data_prep.takes import Take
+from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera, human36m_intrinsics
 from pose3d.geometry.crop import box_from_joints, square_box
-from pose3d.geometry.skeleton import HUMAN36M_17
+from pose3d.geometry.skeleton import Skeleton, skeleton_by_name
 
-BOXES = ("annotation", "joints", "metric")
-TRANSLATIONS = ("auto", "centre", "minus-rc")
+BOXES = ("annotation", "joints", "posenet", "metric", "mask")
+LENSES = ("source", "distorted", "pinhole")
 JOINT_BOX_ENLARGE = 1.2
+POSENET_ENLARGE = 1.25
+MASK_ENLARGE = 1.5
 METRIC_BOX_MM = 2000.0
 MAX_BONE_MM = 800.0
 HUMAN36M_IMAGE_SIZES = ((1000, 1000), (1000, 1002))
+NOMINAL_DEPTH_MM = 5000.0
+NOMINAL_FOCAL_PX = 1500.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Label:
-    """One pair, parsed; the translation not yet interpreted."""
+class People:
+    """The people of a take, ready to be cut out; n frames.
 
-    file_name: str
-    split: str
-    image_size_px: tuple[int, int]
-    rotation: np.ndarray
-    translation_mm: np.ndarray
-    focal_px: np.ndarray
-    principal_point_px: np.ndarray
-    radial: np.ndarray
-    tangential: np.ndarray
-    box_xywh_px: np.ndarray
-    joints_world_mm: np.ndarray
-    numbers: tuple[int, int, int, int, int]
-    """Subject, action, subaction, camera, frame from 0."""
+    Attributes:
+        take: The take, with its final camera and joints.
+        weight: As `Take.weight`, 0 for implausible joints.
+        visibility: 1 where a joint lies in the image and is not known to be hidden or wrong.
+        square_box_px: Nominal person squares: centre x, centre y, side, pixels.
+        faults: Why a frame cannot be used, by position.
+        implausible: How often each joint was found implausible, by name.
+    """
 
-
-def check_unit(labels: Sequence[Label]) -> None:
-    """Refuse joints in metres."""
-    sizes_mm = [np.ptp(label.joints_world_mm, axis=0).max() for label in labels]
-    if labels and np.median(sizes_mm) < 100:
-        raise ValueError(
-            f"people are {np.median(sizes_mm):.3g} units large in keypoints_world; "
-            "expected millimetres"
-        )
+    take: Take
+    weight: Float[np.ndarray, "n joints 3"]
+    visibility: Bool[np.ndarray, "n joints"]
+    square_box_px: Float[np.ndarray, "n 3"]
+    faults: dict[int, str]
+    implausible: Counter[str]
 
 
-def decide_translation(labels: Sequence[Label], *, asked: str, say: Callable[[str], Any]) -> str:
-    """Whether cam_param.t is the camera's centre ("centre") or −R C ("minus-rc").
+def people_of(
+    take: Take, *, box: str, enlarge: float, lens: str = "source", is_shifted: bool = False
+) -> People:
+    """Complete the labels of a take.
+
+    Args:
+        take: As its reader yields it.
+        box: One of `BOXES`, see `box_definition`.
+        enlarge: Factor on the side of that box's square.
+        lens: "source" leaves the camera as the layout has it; "distorted" gives it the lens of
+            Human3.6M's camera of that name, so that labels sit on the pixels; "pinhole" takes the
+            distortion away, as PoseNet and RLE have it: labels and back-projection agree with each
+            other, and both miss the pixels near the image's edges by up to 16 px.
+        is_shifted: Correct Human3.6M's 200 mm shift along the world's x axis.
 
     Raises:
-        ValueError: If "auto" is asked and neither puts most people into their images.
+        ValueError: If the lens is asked of a camera that is not Human3.6M's.
     """
-    if asked != "auto" or not labels:
-        return asked if asked != "auto" else "centre"
-    share = {name: _share_in_view(labels, translation=name) for name in ("centre", "minus-rc")}
-    best = max(share, key=lambda name: share[name])  # the layout's own reading wins a tie
-    found = f"centre C: {share['centre']:.0%}, −R·C: {share['minus-rc']:.0%} of the people in view"
-    if share[best] < 0.5:
-        raise ValueError(
-            f"no reading of cam_param.t puts the people before the cameras and into the images "
-            f"({found}); cam_param and keypoints_world must belong together, in millimetres"
-        )
-    if best == "minus-rc":
-        say(f"note: cam_param.t is read as −R·C, not as the camera's centre ({found})")
-    else:
-        say(f"cam_param.t is the camera's centre ({found})")
-    return best
+    take = replace(take, camera=with_lens(take.camera, take.camera_name, lens=lens))
+    if is_shifted:
+        take = without_shift(take)
+    skeleton = skeleton_by_name(take.skeleton)
+    joints = take.joints_camera_mm
+    weight = np.ones((*joints.shape[:2], 3)) if take.weight is None else take.weight
+    labelled = (weight > 0).any(-1)
+    faults = _label_faults(joints, labelled, skeleton)
+    sound = np.array([row not in faults for row in range(len(take))], bool)
+    image_px = project(take, sound)
+    has_depth = weight[..., 2] > 0
+    plausible = np.ones(joints.shape[:2], bool)
+    implausible: Counter[str] = Counter()
+    for row in np.flatnonzero(sound):
+        plausible[row] = plausible_joints(joints[row], skeleton, counted=has_depth[row])
+        implausible.update(skeleton.joint_names[j] for j in np.flatnonzero(~plausible[row]))
+    size = take.image_size_px[:, None]
+    inside = ((image_px >= -0.5) & (image_px < size - 0.5)).all(-1)
+    seen = np.ones_like(inside) if take.visibility is None else take.visibility > 0
+    usable = plausible & labelled
+    squares, box_faults = _squares(
+        take, image_px, usable, sound, skeleton, box=box, enlarge=enlarge, plausible=plausible
+    )
+    return People(
+        take=take,
+        weight=weight * plausible[..., None],
+        visibility=inside & usable & seen,
+        square_box_px=squares,
+        faults={**box_faults, **faults},
+        implausible=implausible,
+    )
 
 
-def _share_in_view(labels: Sequence[Label], *, translation: str) -> float:
-    """Share of people wholly before the camera with most joints in the image (pinhole)."""
-    rotation = np.stack([label.rotation for label in labels])
-    shift = np.stack([label.translation_mm for label in labels])[:, None]
-    world = np.stack([label.joints_world_mm for label in labels])
-    if translation == "centre":
-        joints = np.einsum("nij,nkj->nki", rotation, world - shift)
-    else:
-        joints = np.einsum("nij,nkj->nki", rotation, world) + shift
-    focal = np.stack([label.focal_px for label in labels])[:, None]
-    point = np.stack([label.principal_point_px for label in labels])[:, None]
-    size = np.array([label.image_size_px for label in labels])[:, None]
-    depth = joints[..., 2:]
-    image_px = joints[..., :2] / np.where(depth > 0, depth, np.nan) * focal + point
-    inside = ((image_px >= 0) & (image_px < size)).all(-1)
-    return float(((depth > 0).all((1, 2)) & (inside.mean(1) >= 0.5)).mean())
+def project(take: Take, sound: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n joints 2"]:
+    """Joints in the full image, pixels; NaN for rows that are not sound."""
+    image_px = np.full((*take.joints_camera_mm.shape[:2], 2), np.nan)
+    if sound.any():
+        camera = take.camera
+        if camera.batch_shape:
+            camera = camera[torch.from_numpy(np.flatnonzero(sound))]
+        joints = torch.from_numpy(np.asarray(take.joints_camera_mm[sound], np.float64))
+        image_px[sound] = camera.camera_to_image(joints).numpy()
+    return image_px
 
 
-class PersonBuilder:
-    """Turn parsed labels into annotated people; keeps one Camera per distinct camera."""
-
-    def __init__(self, image_folder: Path, *, translation: str, box: str, enlarge: float) -> None:
-        self.num_implausible: dict[str, int] = {}
-        self._image_folder = image_folder
-        self._translation = translation
-        self._box_kind = box
-        self._enlarge = enlarge
-        self._cameras: dict[bytes, Camera] = {}
-        self._seen: set[str] = set()
-
-    def build(self, label: Label) -> AnnotatedPerson | Rejection:
-        """The person, or why there is none."""
-        try:
-            return self._build(label)
-        except ValueError as error:
-            return Rejection(name=label.file_name, reason=str(error), split=label.split)
-
-    def _build(self, label: Label) -> AnnotatedPerson:
-        image_path = self._image_folder / label.file_name
-        if label.file_name in self._seen:
-            raise ValueError("file_name occurs twice; one person per image is expected")
-        self._seen.add(label.file_name)
-        if not image_path.is_file():
-            raise ValueError(f"image {image_path} is missing")
-        camera = self._camera(label)
-        joints = camera.world_to_camera(torch.from_numpy(label.joints_world_mm))
-        depth_mm = joints[:, 2].min().item()
-        if not depth_mm > 0:
-            raise ValueError(
-                f"a joint has depth {depth_mm:.0f} mm (behind the camera) with cam_param.t read as "
-                f"{self._translation}"
+def _label_faults(
+    joints_mm: Float[np.ndarray, "n joints 3"],
+    labelled: Bool[np.ndarray, "n joints"],
+    skeleton: Skeleton,
+) -> dict[int, str]:
+    """Frames whose joints are not finite, not in front of the camera, or all without weight."""
+    faults = {}
+    is_finite = np.isfinite(joints_mm).all(-1)
+    is_behind = ~(np.nan_to_num(joints_mm[..., 2], nan=1.0) > 0)
+    for row in np.flatnonzero(~is_finite.all(1) | is_behind.any(1) | ~labelled.any(1)):
+        bad = np.flatnonzero(~is_finite[row])
+        if len(bad):
+            names = ", ".join(skeleton.joint_names[j] for j in bad)
+            faults[int(row)] = f"the position of {names} is not finite"
+        elif is_behind[row].any():
+            depth_mm = joints_mm[row, :, 2].min()
+            faults[int(row)] = (
+                f"a joint has depth {depth_mm:.0f} mm (behind the camera); camera and joints must "
+                "belong together, in millimetres"
             )
-        image_px = camera.camera_to_image(joints).numpy()
-        plausible = plausible_joints(joints.numpy())
-        for joint in np.flatnonzero(~plausible):
-            name = HUMAN36M_17.joint_names[joint]
-            self.num_implausible[name] = self.num_implausible.get(name, 0) + 1
-        inside = ((image_px >= -0.5) & (image_px < np.array(label.image_size_px) - 0.5)).all(1)
-        subject, action, subaction, camera_number, frame = label.numbers
-        return AnnotatedPerson(
-            image_path=image_path,
-            source_file=label.file_name,
-            image_size_px=label.image_size_px,
-            joints_camera_mm=joints.numpy(),
-            weight=np.repeat(plausible[:, None], 3, axis=1).astype(np.float64),
-            visibility=(inside & plausible).astype(np.uint8),
-            camera=camera,
-            camera_name=_camera_name(camera_number, image_size_px=label.image_size_px),
-            square_box_px=self._box(label, joints.numpy(), image_px, plausible),
-            subject=subject,
-            action=_action_name(action),
-            subaction=subaction,
-            frame=frame,
-            split=label.split,
-        )
-
-    def _camera(self, label: Label) -> Camera:
-        """The label's camera, shared with the others that have it."""
-        values = (
-            *(label.rotation, label.translation_mm, label.focal_px, label.principal_point_px),
-            *(label.radial, label.tangential),
-        )
-        key = b"".join(value.tobytes() for value in values)
-        if key not in self._cameras:
-            centre = label.translation_mm
-            if self._translation == "minus-rc":
-                centre = -label.rotation.T @ label.translation_mm
-            self._cameras[key] = Camera.from_parameters(
-                rotation=label.rotation,
-                centre_world_mm=centre,
-                focal_px=label.focal_px,
-                principal_point_px=label.principal_point_px,
-                radial=label.radial,
-                tangential=label.tangential,
-            )
-        return self._cameras[key]
-
-    def _box(
-        self,
-        label: Label,
-        joints_camera_mm: Float[np.ndarray, "joints 3"],
-        image_px: Float[np.ndarray, "joints 2"],
-        plausible: Bool[np.ndarray, " joints"],
-    ) -> Float[np.ndarray, " 3"]:
-        """The nominal person square by the definition asked for."""
-        kind = self._box_kind
-        if kind == "metric":
-            root = HUMAN36M_17.root
-            size = METRIC_BOX_MM * label.focal_px / joints_camera_mm[root, 2]
-            box = torch.from_numpy(np.concatenate([image_px[root] - size / 2, size]))
-        elif kind == "joints" or not plausible.all():
-            chosen = torch.from_numpy(image_px[plausible])
-            box = box_from_joints(chosen, enlarge=JOINT_BOX_ENLARGE)
         else:
-            box = torch.from_numpy(label.box_xywh_px)
-        return square_box(box, enlarge=self._enlarge).numpy()
+            faults[int(row)] = "no joint is labelled"
+    return faults
 
 
-def plausible_joints(joints_mm: Float[np.ndarray, "joints 3"]) -> Bool[np.ndarray, " joints"]:
+def with_lens(camera: Camera, name: str, *, lens: str) -> Camera:
+    """The camera with the lens that is asked for, see `people_of`.
+
+    Raises:
+        ValueError: If the lens is unknown, or distortion is asked of a camera that is not
+            Human3.6M's.
+    """
+    match lens:
+        case "source":
+            return camera
+        case "pinhole":
+            return camera.without_distortion()
+        case "distorted":
+            if name not in HUMAN36M_CAMERA_NAMES:
+                raise ValueError(
+                    f"--lens distorted knows Human3.6M's cameras only, not {name}; "
+                    "leave --lens source"
+                )
+            known = human36m_intrinsics(name)
+            return replace(
+                camera,
+                radial=known.radial.expand_as(camera.radial).clone(),
+                tangential=known.tangential.expand_as(camera.tangential).clone(),
+            )
+        case _:
+            raise ValueError(f"lens must be one of {', '.join(LENSES)}, got {lens!r}")
+
+
+def without_shift(take: Take) -> Take:
+    """Take Human3.6M's shift off the joints of a take, and move its boxes along.
+
+    A box moves with the projection of the root and shrinks as the root's depth grows.
+    """
+    root = skeleton_by_name(take.skeleton).root
+    turned = take.camera.rotation.numpy() @ np.array(SHIFT_MM)
+    moved = replace(take, joints_camera_mm=take.joints_camera_mm - turned[..., None, :])
+    if take.box_xywh_px is None:
+        return moved
+    everything = np.ones(len(take), bool)
+    before, after = (project(t, everything)[:, root] for t in (take, moved))
+    zoom = take.joints_camera_mm[:, root, 2] / moved.joints_camera_mm[:, root, 2]
+    size = take.box_xywh_px[:, 2:]
+    centre = take.box_xywh_px[:, :2] + size / 2
+    centre = after + (centre - before) * zoom[:, None]
+    size = size * zoom[:, None]
+    return replace(moved, box_xywh_px=np.concatenate([centre - size / 2, size], axis=1))
+
+
+def plausible_joints(
+    joints_mm: Float[np.ndarray, "joints 3"],
+    skeleton: Skeleton,
+    *,
+    counted: Bool[np.ndarray, " joints"],
+) -> Bool[np.ndarray, " joints"]:
     """Joints that no bone longer than `MAX_BONE_MM` speaks against.
 
     A wrongly reconstructed joint makes all its bones long: the joint with the most long bones is
     taken out (of several, the one furthest from the root), until no long bone is left.
+
+    Args:
+        joints_mm: Joints, millimetres.
+        skeleton: Their joint set.
+        counted: Joints whose depth is known; bones of others say nothing.
     """
-    long = [
-        bone
-        for bone in HUMAN36M_17.bones
-        if np.linalg.norm(joints_mm[bone[0]] - joints_mm[bone[1]]) > MAX_BONE_MM
-    ]
+    bones = np.array(skeleton.bones)
+    lengths = np.linalg.norm(joints_mm[bones[:, 0]] - joints_mm[bones[:, 1]], axis=-1)
+    is_long = (lengths > MAX_BONE_MM) & counted[bones].all(1)
+    long = [tuple(bone) for bone in bones[is_long].tolist()]
     plausible = np.ones(len(joints_mm), bool)
     while long:
         counts = np.bincount(np.ravel(long), minlength=len(joints_mm))
-        candidates = np.flatnonzero(counts == counts.max())
-        joint = max(candidates.tolist(), key=_distance_from_root)
+        candidates = np.flatnonzero(counts == counts.max()).tolist()
+        joint = max(candidates, key=lambda j: _bones_to_root(j, skeleton))
         plausible[joint] = False
         long = [bone for bone in long if joint not in bone]
     return plausible
 
 
-def _distance_from_root(joint: int) -> int:
+def _bones_to_root(joint: int, skeleton: Skeleton) -> int:
     """Number of bones between a joint and the root."""
-    parent = HUMAN36M_17.parents[joint]
-    return 0 if parent < 0 else 1 + _distance_from_root(parent)
+    parent = skeleton.parents[joint]
+    return 0 if parent < 0 else 1 + _bones_to_root(parent, skeleton)
 
 
-def _camera_name(number: int, *, image_size_px: tuple[int, int]) -> str:
+def _squares(
+    take: Take,
+    image_px: Float[np.ndarray, "n joints 2"],
+    usable: Bool[np.ndarray, "n joints"],
+    sound: Bool[np.ndarray, " n"],
+    skeleton: Skeleton,
+    *,
+    box: str,
+    enlarge: float,
+    plausible: Bool[np.ndarray, "n joints"],
+) -> tuple[Float[np.ndarray, "n 3"], dict[int, str]]:
+    """The nominal person square of every sound frame, and why a frame has none."""
+    squares = np.full((len(take), 3), np.nan)
+    faults = {}
+    for row in np.flatnonzero(sound):
+        kind = box if plausible[row].all() or box == "metric" else "joints"
+        try:
+            xywh = _box(take, int(row), image_px[row], usable[row], skeleton, kind=kind)
+            squares[row] = square_box(torch.from_numpy(xywh), enlarge=enlarge).numpy()
+        except ValueError as error:
+            faults[int(row)] = str(error)
+    return squares, faults
+
+
+def _box(
+    take: Take,
+    row: int,
+    image_px: Float[np.ndarray, "joints 2"],
+    usable: Bool[np.ndarray, " joints"],
+    skeleton: Skeleton,
+    *,
+    kind: str,
+) -> Float[np.ndarray, " 4"]:
+    """The person box of one frame by its definition: left, top, width, height, pixels."""
+    if kind == "metric":
+        depth_mm = take.joints_camera_mm[row, skeleton.root, 2]
+        focal_px = take.camera.focal_px.numpy()
+        size = METRIC_BOX_MM * (focal_px[row] if focal_px.ndim == 2 else focal_px) / depth_mm
+        return np.concatenate([image_px[skeleton.root] - size / 2, size])
+    if kind in ("annotation", "mask"):
+        xywh = None if take.box_xywh_px is None else take.box_xywh_px[row]
+        if xywh is None or not np.isfinite(xywh).all():
+            raise ValueError(f"has no {kind} box; choose --box joints, posenet or metric")
+        if kind == "annotation":
+            return xywh.astype(np.float64)
+        growth = (MASK_ENLARGE - 1) / 2 * xywh[2:].max()  # of the square around the mask
+        return np.concatenate([xywh[:2] - growth, xywh[2:] + 2 * growth]).astype(np.float64)
+    if not usable.any():
+        raise ValueError("no joint is left to make a box of")
+    xywh = box_from_joints(torch.from_numpy(image_px[usable]), enlarge=JOINT_BOX_ENLARGE).numpy()
+    if kind == "posenet":
+        low = np.maximum(xywh[:2], 0)
+        high = np.minimum(xywh[:2] + xywh[2:], take.image_size_px[row] - 1)
+        xywh = np.concatenate([low, high - low])
+        centre, size = low + (high - low) / 2, POSENET_ENLARGE * (high - low)
+        return np.concatenate([centre - size / 2, size])
+    return xywh
+
+
+def box_definition(kind: str, *, enlarge: float) -> str:
+    """The definition of the nominal person square, in words.
+
+    "annotation": the layout's own box; "joints": tight box of the joints × 1.2; "posenet": that box
+    clipped to the image, × 1.25; "metric": 2000 mm at the root's depth; "mask": box of the person's
+    mask, its square × 1.5.
+
+    Raises:
+        ValueError: If the kind is not one of `BOXES`.
+    """
+    joints = f"tight box of the projected joints × {JOINT_BOX_ENLARGE:g}"
+    others = f"(of records with implausible joints: {joints} of the others)"
+    known = {
+        "annotation": f"annotated box {others}",
+        "joints": joints,
+        "posenet": f"{joints}, clipped to the image, × {POSENET_ENLARGE:g}",
+        "metric": f"{METRIC_BOX_MM:.0f} mm at the root's depth around the projected root",
+        "mask": f"box of the person's mask, squared × {MASK_ENLARGE:g} {others}",
+    }
+    if kind not in known:
+        raise ValueError(f"box must be one of {', '.join(BOXES)}, got {kind!r}")
+    return f"{known[kind]}; square of its longer side × {enlarge:g}, same centre, not clipped"
+
+
+def decide_translation(
+    rotation: Float[np.ndarray, "n 3 3"],
+    translation_mm: Float[np.ndarray, "n 3"],
+    focal_px: Float[np.ndarray, "n 2"],
+    principal_point_px: Float[np.ndarray, "n 2"],
+    joints_world_mm: Float[np.ndarray, "n joints 3"],
+    image_size_px: Float[np.ndarray, "n 2"],
+    *,
+    asked: str,
+    name: str,
+) -> tuple[str, str]:
+    """Whether a camera's t is its centre C ("centre") or −R·C ("minus-rc").
+
+    Args:
+        rotation: Camera from world.
+        translation_mm: t, millimetres.
+        focal_px: Pixels.
+        principal_point_px: Pixels.
+        joints_world_mm: Millimetres.
+        image_size_px: Width and height.
+        asked: "centre", "minus-rc", or "auto" for the reading that puts people before the cameras
+            and into their images; the centre wins a tie.
+        name: What t is called in the source, for messages.
+
+    Returns:
+        The reading, and a sentence that says why.
+
+    Raises:
+        ValueError: If "auto" is asked and neither reading puts most people into their images.
+    """
+    if asked not in ("auto", "centre", "minus-rc"):
+        raise ValueError(f"translation must be auto, centre or minus-rc, got {asked!r}")
+    if asked != "auto" or not len(rotation):
+        return (asked if asked != "auto" else "centre"), f"{name} is read as asked for"
+    turned = np.einsum("nij,nkj->nki", rotation, joints_world_mm)
+    centred = np.einsum("nij,nkj->nki", rotation, joints_world_mm - translation_mm[:, None])
+    cameras = (focal_px[:, None], principal_point_px[:, None], image_size_px[:, None])
+    share = {
+        "centre": _share_in_view(centred, *cameras),
+        "minus-rc": _share_in_view(turned + translation_mm[:, None], *cameras),
+    }
+    best = max(share, key=lambda reading: share[reading])
+    found = f"centre C: {share['centre']:.0%}, −R·C: {share['minus-rc']:.0%} of the people in view"
+    if share[best] < 0.5:
+        raise ValueError(
+            f"no reading of {name} puts the people before the cameras and into the images "
+            f"({found}); cameras and joints must belong together, in millimetres"
+        )
+    if best == "minus-rc":
+        return best, f"{name} is read as −R·C, not as the camera's centre ({found})"
+    return best, f"{name} is the camera's centre ({found})"
+
+
+def _share_in_view(
+    joints_mm: np.ndarray, focal_px: np.ndarray, point_px: np.ndarray, size_px: np.ndarray
+) -> float:
+    """Share of people wholly before the camera with most joints in the image (pinhole)."""
+    depth = joints_mm[..., 2:]
+    image_px = joints_mm[..., :2] / np.where(depth > 0, depth, np.nan) * focal_px + point_px
+    inside = ((image_px >= 0) & (image_px < size_px)).all(-1)
+    return float(((depth > 0).all((1, 2)) & (inside.mean(1) >= 0.5)).mean())
+
+
+def check_millimetres(joints_mm: Float[np.ndarray, "n joints 3"], *, name: str) -> None:
+    """Refuse joints in metres.
+
+    Raises:
+        ValueError: If most people are smaller than 100 mm.
+    """
+    if len(joints_mm):
+        sizes_mm = np.ptp(joints_mm, axis=1).max(-1)
+        if np.median(sizes_mm) < 100:
+            raise ValueError(
+                f"people are {np.median(sizes_mm):.3g} units large in {name}; expected millimetres"
+            )
+
+
+def camera_name_of(number: int, *, image_size_px: Sequence[int]) -> str:
     """Human3.6M's name for its cameras 1 to 4, told by the image's size; else ca_01 and so on."""
-    if tuple(image_size_px) in HUMAN36M_IMAGE_SIZES and 1 <= number <= len(HUMAN36M_CAMERA_NAMES):
+    size = (int(image_size_px[0]), int(image_size_px[1]))
+    if size in HUMAN36M_IMAGE_SIZES and 1 <= number <= len(HUMAN36M_CAMERA_NAMES):
         return HUMAN36M_CAMERA_NAMES[number - 1]
     return f"ca_{number:02d}"
 
 
-def _action_name(number: int) -> str:
-    """Human3.6M's name of an action's number, counted from 2."""
-    position = number - HUMAN36M_FIRST_ACTION
-    if not 0 <= position < len(HUMAN36M_ACTIONS):
-        last = HUMAN36M_FIRST_ACTION + len(HUMAN36M_ACTIONS) - 1
-        raise ValueError(f"action_idx {number} is unknown, must be 2 to {last}")
-    return HUMAN36M_ACTIONS[position]
+def flat_take_geometry(
+    joints_px: Float[np.ndarray, "n joints 2"], image_size_px: Float[np.ndarray, "n 2"]
+) -> tuple[Float[np.ndarray, "n joints 3"], Camera]:
+    """Camera and joints for 2-D labels: a nominal camera, all joints in one plane.
 
+    The plane lies 5000 mm before a pinhole camera of 1500 px whose axis meets the image's middle;
+    the depths mean nothing and must get weight 0, while the projection is the label exactly.
 
-def box_definition(kind: str, *, enlarge: float) -> str:
-    """The definition of the nominal person square, in words."""
-    joints = f"tight box of the projected joints × {JOINT_BOX_ENLARGE:g}"
-    base = {
-        "annotation": f"annotated box (of records with implausible joints: {joints} of the others)",
-        "joints": joints,
-        "metric": f"{METRIC_BOX_MM:.0f} mm at the root's depth around the projected root",
-    }[kind]
-    return f"{base}; square of its longer side × {enlarge:g}, same centre, not clipped"
+    Args:
+        joints_px: Joints in the full image, pixels.
+        image_size_px: Width and height of each image.
+    """
+    point_px = (image_size_px - 1) / 2
+    depth = np.full((*joints_px.shape[:2], 1), NOMINAL_DEPTH_MM)
+    flat = (joints_px - point_px[:, None]) / NOMINAL_FOCAL_PX * NOMINAL_DEPTH_MM
+    camera = Camera.from_parameters(
+        focal_px=np.full((len(joints_px), 2), NOMINAL_FOCAL_PX), principal_point_px=point_px
+    )
+    return np.concatenate([flat, depth], axis=-1), camera

@@ -27,9 +27,9 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -231,10 +231,12 @@ def sync(path: Path) -> None:
 
 
 class ShardWriter:
-    """Write one shard, in memory until it is closed; one writer per shard and process.
+    """Write one shard; one writer per shard and process.
 
-    Leaving the `with` block without an exception writes the file under a temporary name and renames
-    it to `path`; leaving it with one writes nothing. Keep a shard below about 2000 records.
+    Images go to a temporary file beside the shard as they come, labels stay in memory (about 2 kB a
+    record), so that memory does not grow with the images. Leaving the `with` block without an
+    exception writes the file under a temporary name and renames it to `path`; leaving it with one
+    writes nothing.
 
     Args:
         path: The shard's file, named shard-*.h5 inside the store's folder.
@@ -248,6 +250,9 @@ class ShardWriter:
             raise ValueError(f"a shard must be named shard-*.h5, got {self.path.name}")
         self._skeleton = skeleton_by_name(header.skeleton)
         self._records: list[StoreRecord] = []
+        self._image_sizes: list[int] = []
+        self._images_path = self.path.with_name(temporary_name(f"{self.path.stem}.images"))
+        self._images: BinaryIO | None = None
         self._skipped: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
@@ -259,6 +264,8 @@ class ShardWriter:
     def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
         if exception_type is None:
             self.close()
+        else:
+            self._drop_images()
 
     def add(self, record: StoreRecord) -> None:
         """Append a record.
@@ -266,9 +273,17 @@ class ShardWriter:
         Raises:
             ValueError: Naming the record, if a value is not finite, a depth not positive, the box
                 without area, the JPEG incomplete or a shape not the skeleton's.
+            OSError: If the images cannot be written.
         """
         _check_record(record, self._skeleton)
-        self._records.append(record)
+        try:
+            if self._images is None:
+                self._images = self._images_path.open("wb")
+            self._images.write(record.image_jpeg)
+        except OSError as error:
+            raise OSError(f"cannot write {self.path}: {one_line(error)}") from error
+        self._image_sizes.append(len(record.image_jpeg))
+        self._records.append(replace(record, image_jpeg=b""))
 
     def skip(self, name: str, *, reason: str) -> None:
         """Note a source record that is left out and why."""
@@ -276,9 +291,9 @@ class ShardWriter:
 
     def close(self) -> None:
         """Write the shard; the file appears complete or not at all."""
-        columns = self._columns()
         temporary = self.path.with_name(temporary_name(self.path.name))
         try:
+            columns = self._columns()
             with h5py.File(temporary, "w") as file:
                 for name, value in (header_attributes(self.header)).items():
                     file.attrs[name] = value
@@ -293,6 +308,21 @@ class ShardWriter:
             raise OSError(f"cannot write {self.path}: {one_line(error)}") from error
         finally:
             temporary.unlink(missing_ok=True)
+            self._drop_images()
+
+    def _image_bytes(self) -> np.ndarray:
+        """All images end to end, mapped from the temporary file."""
+        if self._images is None:
+            return np.zeros(0, np.uint8)
+        self._images.flush()
+        return np.memmap(self._images_path, np.uint8, mode="r")
+
+    def _drop_images(self) -> None:
+        """Remove the temporary file of images."""
+        if self._images is not None:
+            self._images.close()
+            self._images = None
+            self._images_path.unlink(missing_ok=True)
 
     def _columns(self) -> dict[str, np.ndarray]:
         """All summed datasets by path."""
@@ -300,13 +330,13 @@ class ShardWriter:
         num_joints = self._skeleton.num_joints
         actions = sorted({record.action for record in records})
         cameras, camera_index = self._camera_table()
-        sizes = np.array([len(record.image_jpeg) for record in records], np.int64)
+        sizes = np.array(self._image_sizes, np.int64)
 
         def column(values: list, dtype: type, *shape: int) -> np.ndarray:
             return np.asarray(values, dtype=dtype).reshape(len(records), *shape)
 
         return {
-            "images/bytes": np.frombuffer(b"".join(r.image_jpeg for r in records), np.uint8),
+            "images/bytes": self._image_bytes(),
             "images/offsets": np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
             "names/actions": _encode(actions),
             **{f"cameras/{name}": table for name, table in cameras.items()},

@@ -274,7 +274,8 @@ def test_an_unwritable_folder_is_named(tmp_path):
     with pytest.raises(OSError, match=r"cannot write the store .*file/store"):
         begin_store(tmp_path / "file" / "store", plan={})
     writer = ShardWriter(tmp_path / "nowhere" / "shard-0.h5", header=HEADER)
-    writer.add(make_record(0))
+    with pytest.raises(OSError, match=r"cannot write .*nowhere/shard-0\.h5"):
+        writer.add(make_record(0))
     with pytest.raises(OSError, match=r"cannot write .*nowhere/shard-0\.h5"):
         writer.close()
 

@@ -1,0 +1,1 @@
+"""Look-alike trees: synthetic performances written in every layout that a reader reads."""

@@ -1,0 +1,48 @@
+"""Files of any layout: JSON, digests, and what a set of files is known by."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path, *, name: str = "file") -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: The file.
+        name: What it is called in messages.
+
+    Raises:
+        ValueError: Naming the file, if it is missing or not whole JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{name} {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{name} {path} is not readable JSON ({error}); it is damaged or cut off: fetch it "
+            "again"
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_files(paths: Iterable[Path], *, folder: Path) -> str:
+    """SHA-256 over names (relative to the folder) and sizes: what many large files are known by.
+
+    Raises:
+        OSError: If a file is not there.
+    """
+    lines = sorted(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in paths)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
