@@ -28,8 +28,9 @@ import numpy as np
 import torch
 
 from data_prep.crops import cut_crop
-from data_prep.people import PersonBuilder
-from data_prep.rle_json import RleJsonConfig, find_annotations, load_pairs, parse_pair
+from data_prep.convert import ConversionConfig, select_jobs
+from data_prep.people import people_of
+from data_prep.readers.rle_json import RleJsonReader
 from pose3d.geometry.crop import crop_from_image
 
 INPUT_PX, MARGIN = 256, 1.84
@@ -57,14 +58,14 @@ def main() -> None:
 
 def photographs(source: Path, *, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Frames and nominal squares of photographs spread over the training set."""
-    config = RleJsonConfig()
-    pairs = load_pairs(find_annotations(source, config=config)["train"])
-    builder = PersonBuilder(
-        source / "images", translation="centre", box=config.box, enlarge=config.enlarge
-    )
-    chosen = np.linspace(0, len(pairs) - 1, count).round().astype(int)
-    people = [builder.build(parse_pair(*pairs[i], split="train")) for i in chosen]
-    return [(cv2.imread(str(person.image_path)), person.square_box_px) for person in people]
+    jobs = select_jobs(RleJsonReader(source), ConversionConfig()).jobs
+    takes = [job.load() for job in jobs if job.split == "train"]
+    frames = []
+    for take in takes:
+        rows = np.linspace(0, len(take) - 1, -(-count // len(takes))).round().astype(int)
+        people = people_of(take.chosen(rows), box="annotation", enlarge=1.0)
+        frames += zip(people.take.pictures.frames(), people.square_box_px, strict=True)
+    return frames[:count]
 
 
 def zone_plate(seed: int) -> tuple[np.ndarray, np.ndarray]:
