@@ -27,8 +27,8 @@ import cv2
 import numpy as np
 import torch
 
-from data_prep.crops import cut_crop
 from data_prep.convert import ConversionConfig, select_jobs
+from data_prep.crops import cut_crop
 from data_prep.people import people_of
 from data_prep.readers.rle_json import RleJsonReader
 from pose3d.geometry.crop import crop_from_image
