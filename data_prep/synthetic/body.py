@@ -161,6 +161,7 @@ class Body:
     Attributes:
         model: The mesh and skeleton shared by all shapes.
         rest_vertices_mm: The shape at rest.
+        rest_heads_mm: Where its bones start at rest, (bones, 3).
         offsets_mm: From each bone's parent to the bone in the neutral stance, (bones, 3).
         landmarks_mm: Each landmark from its bone's head in the neutral stance.
     """
@@ -169,12 +170,12 @@ class Body:
         self.model = model
         self.rest_vertices_mm, rest = model.rest_shape(**phenotypes)
         self.index = {name: i for i, name in enumerate(model.bone_names)}
-        self._rest_heads = np.stack([rest[name] for name in model.bone_names])
+        self.rest_heads_mm = np.stack([rest[name] for name in model.bone_names])
         self._neutral = _neutral_rotations(model.bone_names, rest)
-        self.offsets_mm = np.zeros_like(self._rest_heads)
+        self.offsets_mm = np.zeros_like(self.rest_heads_mm)
         for bone, parent in enumerate(model.bone_parents):
             if parent >= 0:
-                rest_offset = self._rest_heads[bone] - self._rest_heads[parent]
+                rest_offset = self.rest_heads_mm[bone] - self.rest_heads_mm[parent]
                 self.offsets_mm[bone] = self._neutral[parent] @ rest_offset
         self.landmarks_mm = {
             name: self._neutral[self.index[bone]] @ (rest[name] - rest[bone])
@@ -189,7 +190,7 @@ class Body:
     def ankle_height_mm(self) -> float:
         """Height of the ankle above the sole of a flat foot."""
         sole = self.model.weights[:, self.index["l_foot"]] > 0.5
-        ankle = self._rest_heads[self.index["l_foot"], 2]
+        ankle = self.rest_heads_mm[self.index["l_foot"], 2]
         return float(ankle - self.rest_vertices_mm[sole, 2].min())
 
     def pose(
@@ -234,7 +235,7 @@ class Body:
     ) -> Float[np.ndarray, "*frames vertices 3"]:
         """Vertices of the posed body by linear blend skinning, millimetres."""
         matrices = skeleton.rotations @ self._neutral
-        shifts = skeleton.heads_mm - apply(matrices, self._rest_heads)
+        shifts = skeleton.heads_mm - apply(matrices, self.rest_heads_mm)
         transforms = np.concatenate([matrices, shifts[..., None]], axis=-1)
         num_bones = len(self._neutral)
         blended = self.model.weights @ transforms.reshape(*shifts.shape[:-2], num_bones, 12)

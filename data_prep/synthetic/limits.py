@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 
 from data_prep.synthetic.body import Body, PosedSkeleton, PosedSkeletons
-from data_prep.synthetic.rotations import segment_distances, twist_angle
+from data_prep.synthetic.rotations import dot, segment_gaps, twist_angle
 
 ELBOW_LIMIT_RAD = math.radians(148.0)
 KNEE_LIMIT_RAD = math.radians(152.0)
@@ -185,10 +186,19 @@ def _tables() -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
     return names, blend, np.array([radius for *_, radius in _CAPSULES.values()]), pairs
 
 
-def intersection_mm(
-    body: Body, skeleton: PosedSkeleton | PosedSkeletons
-) -> Float[np.ndarray, "*frames"]:
-    """How deep the deepest limb is inside another part of the body, millimetres; 0 if none is.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Overlaps:
+    """Pairs of limbs that must not be inside one another."""
+
+    pairs: tuple[tuple[str, str], ...]
+    depth_mm: Float[np.ndarray, "*frames pairs"]
+    """How deep the two are inside one another; negative where they are apart."""
+    apart: Float[np.ndarray, "*frames pairs 3"]
+    """Direction that leads the first away from the second."""
+
+
+def overlaps(body: Body, skeleton: PosedSkeleton | PosedSkeletons) -> Overlaps:
+    """How deep limbs are inside one another.
 
     Forearms, hands, legs, trunk and skull are capsules of the body's size.
     """
@@ -197,7 +207,19 @@ def intersection_mm(
     starts, ends = blend[0] @ points, blend[1] @ points
     size = (body.length_mm("l_shank") + body.length_mm("l_foot")) / 850.0
     first, second = pairs[:, 0], pairs[:, 1]
-    gaps = segment_distances(
+    gaps = segment_gaps(
         starts[..., first, :], ends[..., first, :], starts[..., second, :], ends[..., second, :]
     )
-    return np.maximum(0.0, (size * (radii[first] + radii[second]) - gaps).max(axis=-1))
+    distances = np.sqrt(dot(gaps, gaps))
+    return Overlaps(
+        pairs=tuple(_PAIRS),
+        depth_mm=size * (radii[first] + radii[second]) - distances,
+        apart=gaps / np.maximum(distances, 1e-6)[..., None],
+    )
+
+
+def intersection_mm(
+    body: Body, skeleton: PosedSkeleton | PosedSkeletons
+) -> Float[np.ndarray, "*frames"]:
+    """How deep the deepest limb is inside another part of the body, millimetres; 0 if none is."""
+    return np.maximum(0.0, overlaps(body, skeleton).depth_mm.max(axis=-1))

@@ -137,13 +137,13 @@ def reach(
     return frame_of(target, pole) @ transposed(frame_of(end, out)), bend
 
 
-def segment_distances(
+def segment_gaps(
     start_a: Float[np.ndarray, "*n 3"],
     end_a: Float[np.ndarray, "*n 3"],
     start_b: Float[np.ndarray, "*n 3"],
     end_b: Float[np.ndarray, "*n 3"],
-) -> Float[np.ndarray, "*n"]:
-    """Distance between line segments, pair by pair.
+) -> Float[np.ndarray, "*n 3"]:
+    """Shortest way from the second line segment to the first, pair by pair.
 
     Source: Ericson (2005), Real-Time Collision Detection, section 5.1.9.
     """
@@ -156,5 +156,4 @@ def segment_distances(
     s = np.clip(s, 0.0, 1.0)
     t = np.clip((b * s + f) / e, 0.0, 1.0)
     s = np.clip((b * t - c) / a, 0.0, 1.0)
-    gap = r + u * s[..., None] - v * t[..., None]
-    return np.sqrt(dot(gap, gap))
+    return r + u * s[..., None] - v * t[..., None]

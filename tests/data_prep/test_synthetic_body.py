@@ -11,11 +11,11 @@ from data_prep.synthetic.body import JOINT_BONES, Body, load_body_model
 from data_prep.synthetic.rotations import (
     reach,
     rotation_x,
-    segment_distances,
+    segment_gaps,
     shortest_rotation,
     twist_angle,
 )
-from data_prep.synthetic.subjects import SUBJECTS
+from data_prep.synthetic.subjects import PHENOTYPES
 from pose3d.geometry.skeleton import HUMAN36M_17
 
 
@@ -26,7 +26,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def body(model):
-    return Body(model, **SUBJECTS[1].phenotypes)
+    return Body(model, **PHENOTYPES[1])
 
 
 def random_turns(model, seed, angle_rad=0.4):
@@ -58,9 +58,9 @@ def test_weights_are_a_partition_of_at_most_four_bones(model):
     assert ((model.weights > 0).sum(axis=1) <= 4).all()
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("subject", PHENOTYPES)
 def test_subjects_have_human_sizes(model, subject):
-    body = Body(model, **SUBJECTS[subject].phenotypes)
+    body = Body(model, **PHENOTYPES[subject])
     height = np.ptp(body.rest_vertices_mm[:, 2])
     assert 1500 < height < 1950
     joints = body.joints_mm(body.pose({}, np.zeros(3)))
@@ -202,11 +202,12 @@ def test_shortest_rotation_turns_start_to_end():
         assert np.linalg.det(rotation) == pytest.approx(1.0)
 
 
-def test_segment_distances_match_dense_sampling():
+def test_gaps_between_segments_match_dense_sampling():
     rng = np.random.default_rng(0)
     a, b, c, d = rng.normal(size=(4, 30, 3))
     grid = np.linspace(0.0, 1.0, 201)
     first = a[:, None] + grid[:, None] * (b - a)[:, None]
     second = c[:, None] + grid[:, None] * (d - c)[:, None]
     dense = np.linalg.norm(first[:, :, None] - second[:, None], axis=-1).min(axis=(1, 2))
-    np.testing.assert_allclose(segment_distances(a, b, c, d), dense, atol=2e-2)
+    found = np.linalg.norm(segment_gaps(a, b, c, d), axis=-1)
+    np.testing.assert_allclose(found, dense, atol=2e-2)

@@ -9,14 +9,14 @@ from data_prep.synthetic.body import Body, load_body_model
 from data_prep.synthetic.limits import ELBOW_LIMIT_RAD, KNEE_LIMIT_RAD, intersection_mm
 from data_prep.synthetic.poses import ACTION_PRIORS, draw_pose
 from data_prep.synthetic.rotations import rotation_x, rotation_y
-from data_prep.synthetic.subjects import SUBJECTS
+from data_prep.synthetic.subjects import PHENOTYPES
 from pose3d.data.store import HUMAN36M_ACTIONS
 from pose3d.geometry.skeleton import HUMAN36M_17
 
 
 @pytest.fixture(scope="module")
 def body():
-    return Body(load_body_model(), **SUBJECTS[8].phenotypes)
+    return Body(load_body_model(), **PHENOTYPES[8])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,209 @@
+"""Arms over time: which hand goes where and when, drawn as poses and joined smoothly."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+
+from data_prep.synthetic.arms import FREE_ARM, draw_arms
+from data_prep.synthetic.draft import Draft, Mixture, outward_sign
+from data_prep.synthetic.limits import intersection_mm, limit_excess
+from data_prep.synthetic.motion_curves import Channel, smooth_noise
+from data_prep.synthetic.motion_score import Score, Span
+from data_prep.synthetic.motion_solve import Carried
+from data_prep.synthetic.rotations import rotation_x, rotation_z, shortest_rotation, transposed
+
+NUM_ATTEMPTS = 10
+HANGING = ("hang", "two_swing")
+_DOWN = np.array([0.0, 0.0, -1.0])
+ARM_BONES = ("clavicle", "upperarm", "hand")
+
+HOLD_S: dict[str, tuple[float, float]] = {
+    "gesture": (0.0, 0.9),
+    "raise": (0.5, 2.0),
+    "wave": (0.0, 0.08),
+    "front": (0.6, 3.0),
+    "low": (0.4, 1.8),
+    "mouth": (0.6, 2.2),
+    "ear": (4.0, 12.0),
+    "head": (1.5, 5.0),
+    "two_head": (1.5, 5.0),
+    "hip": (2.0, 7.0),
+    "knee": (2.0, 8.0),
+    "behind": (2.0, 8.0),
+    "leash": (0.3, 1.6),
+    "camera": (1.5, 5.0),
+    "two_camera": (1.5, 6.0),
+    "two_crossed": (3.0, 9.0),
+    "hang": (1.5, 6.0),
+    "two_swing": (4.0, 12.0),
+}
+"""How long a hand stays, from and to."""
+LASTING = ("ear", "hip", "hang", "two_swing", "head", "leash", "knee", "behind")
+"""An arm that is drawn again under one of these names mostly stays as it is."""
+
+
+@dataclass(kw_only=True)
+class ArmTrack:
+    """One arm's joints over time, as an array that moves can add up in."""
+
+    pose: Channel
+    """Quaternions of clavicle, upper arm and hand, the elbow's bend, and how much it hangs."""
+    name: str = "hang"
+    held: list[tuple[float, float, str]] = field(default_factory=list)
+    """Start and end in seconds of what the hand was at."""
+
+
+def plan_arms(
+    score: Score,
+    carried: Carried,
+    times_s: Float[np.ndarray, " frames"],
+    mixtures: dict[str, Mixture],
+) -> dict[str, ArmTrack]:
+    """Draw what both arms do through the whole score.
+
+    Args:
+        score: Its spans say what the legs do when.
+        carried: The solved trunk and legs, which hands reach from and for.
+        times_s: Times of the frames of `carried`.
+        mixtures: What arms do by what legs do; "" for all other legs.
+    """
+    tracks: dict[str, ArmTrack] = {}
+    for span in sorted(score.spans, key=lambda s: s.start_s):
+        mixture = mixtures.get(span.legs, mixtures[""])
+        now = span.start_s
+        while now < span.end_s:
+            now = _next_key(score, carried, times_s, tracks, span, mixture, now)
+    return tracks
+
+
+def _next_key(
+    score: Score,
+    carried: Carried,
+    times_s: Float[np.ndarray, " frames"],
+    tracks: dict[str, ArmTrack],
+    span: Span,
+    mixture: Mixture,
+    now_s: float,
+) -> float:
+    """Write one move of both arms and how long they stay; returns when that ends."""
+    rng, tempo = score.rng, score.style.tempo
+    names = _choose(score, mixture)
+    hold = min(float(rng.uniform(*HOLD_S[name])) for name in names.values()) * tempo
+    moving = 0.55 * tempo
+    frame = int(np.searchsorted(times_s, min(now_s + moving + 0.3 * hold, span.end_s)))
+    local = _key_pose(score, carried, min(frame, len(times_s) - 1), names, span.legs)
+    ends = []
+    for side in ("l", "r"):
+        value = _pack(local, side, names[side])
+        if side not in tracks:
+            tracks[side] = ArmTrack(pose=Channel(value=value), name=names[side])
+        track = tracks[side]
+        stays = track.name == names[side] and names[side] in LASTING and rng.random() < 0.8
+        if stays:
+            ends.append(now_s + moving)
+            continue
+        value = _same_hemisphere(value, track.pose.value)
+        duration = float(np.clip(0.3 + _angle(value, track.pose.value) / 3.4, 0.32, 1.3)) * tempo
+        if names[side] == "wave" and track.name == "wave":
+            duration = 0.3 * tempo
+        track.pose.move(value, now_s, now_s + duration)
+        track.name = names[side]
+        ends.append(now_s + duration)
+    return max(ends) + hold
+
+
+def _choose(score: Score, mixture: Mixture) -> dict[str, str]:
+    """Draw what the left and the right arm do."""
+    draft = Draft(body=score.body, rng=score.rng)
+    name = draft.choose(mixture)
+    busy = score.style.hand
+    free = "r" if busy == "l" else "l"
+    if name.startswith("two_"):
+        return {"l": name, "r": name}
+    if name.startswith("one:"):
+        return {busy: name.removeprefix("one:"), free: draft.choose(FREE_ARM)}
+    other = name if score.rng.random() < 0.7 else draft.choose(mixture)
+    return {busy: name, free: name if other.startswith(("two_", "one:")) else other}
+
+
+def _key_pose(
+    score: Score, carried: Carried, frame: int, names: dict[str, str], legs: str
+) -> dict[str, np.ndarray]:
+    """Draw the arms of one frame, as free of faults as a few attempts allow."""
+    own = {name: turns[frame] for name, turns in carried.local.items()}
+    own["pelvis"] = rotation_z(-carried.heading_rad[frame]) @ own["pelvis"]
+    best, least = own, math.inf
+    for _ in range(NUM_ATTEMPTS):
+        draft = Draft(body=score.body, rng=score.rng, local=dict(own), legs=legs)
+        draft_names = {s: "hang" if n in HANGING else n for s, n in names.items()}
+        draw_arms(draft, (draft_names["l"], draft_names["r"]))
+        fault = float(intersection_mm(score.body, draft.skeleton()))
+        fault = max(0.0, fault - 6.0) + 100.0 * float(limit_excess(draft.local))
+        if fault < least:
+            best, least = draft.local, fault
+        if least == 0.0:
+            break
+    return best
+
+
+def _pack(local: dict[str, np.ndarray], side: str, name: str) -> Float[np.ndarray, "14"]:
+    turns = [local.get(f"{side}_{bone}", np.eye(3)) for bone in ARM_BONES]
+    if name in HANGING:  # kept as it would be on an upright trunk
+        trunk = local["pelvis"] @ local["spine"] @ local["chest"]
+        turns[1] = shortest_rotation(_DOWN, trunk.T @ _DOWN).T @ turns[1]
+    quaternions = Rotation.from_matrix(np.stack(turns)).as_quat().ravel()
+    fore = local[f"{side}_forearm"]
+    bend = math.atan2(-fore[2, 1], fore[1, 1])
+    is_hanging = float(name in HANGING)
+    return np.concatenate([quaternions, [bend, is_hanging]])
+
+
+def _same_hemisphere(value: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The same rotations with the quaternions' signs nearest to those before."""
+    out = value.copy()
+    for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
+        if out[part] @ before[part] < 0:
+            out[part] *= -1.0
+    return out
+
+
+def _angle(value: np.ndarray, before: np.ndarray) -> float:
+    """How far the upper arm or the elbow has to turn, radians."""
+    cosine = min(1.0, abs(float(value[4:8] @ before[4:8])))
+    return max(2.0 * math.acos(cosine), abs(float(value[12] - before[12])))
+
+
+def arm_rotations(
+    score: Score,
+    carried: Carried,
+    tracks: dict[str, ArmTrack],
+    times_s: Float[np.ndarray, " frames"],
+    *,
+    rng: np.random.Generator,
+) -> dict[str, Float[np.ndarray, "frames 3 3"]]:
+    """Local rotations of both arms in every frame; hanging arms swing against the legs."""
+    local: dict[str, np.ndarray] = {}
+    body = score.body
+    chest = body.pose_frames(carried.local, carried.root_mm).rotations[:, body.index["chest"]]
+    level = Rotation.from_matrix(shortest_rotation(_DOWN, transposed(chest) @ _DOWN)).as_rotvec()
+    for side, track in tracks.items():
+        pose = track.pose.at(times_s)
+        clavicle, upperarm, hand = (
+            Rotation.from_quat(pose[:, 4 * i : 4 * i + 4]).as_matrix() for i in range(3)
+        )
+        bend, hanging = pose[:, 12], pose[:, 13]
+        noise = smooth_noise(rng, times_s, period_s=1.4, size=3) * np.radians(1.2)
+        swing = outward_sign(side) * score.style.swing_rad * carried.stride
+        swing *= 0.15 + 0.85 * hanging
+        hung = Rotation.from_rotvec(level * hanging[:, None]).as_matrix()
+        local[f"{side}_clavicle"] = clavicle
+        local[f"{side}_upperarm"] = (
+            hung @ rotation_x(swing + noise[:, 0]) @ rotation_z(noise[:, 1]) @ upperarm
+        )
+        bend = np.clip(bend + 0.5 * np.maximum(0.0, -swing) + noise[:, 2], 0.02, 2.55)
+        local[f"{side}_forearm"] = rotation_x(-bend)
+        local[f"{side}_hand"] = hand
+    return local

@@ -1,0 +1,56 @@
+"""A motion model of our own: continuous motion under Human3.6M's action names.
+
+An action writes a score (`motion_actions`, `motion_legs`): when which foot goes where, how trunk
+and pelvis move, what the hands are at. Feet are planted or swing; the pelvis is carried as high as
+the legs allow; legs reach from the hips to the feet (`motion_solve`). Hands move between poses
+that are drawn within the joint limits and off the own body (`motion_arms`), and what still runs
+into the body on the way is pushed out (`motion_repair`).
+"""
+
+import numpy as np
+
+from data_prep.synthetic.body import Body
+from data_prep.synthetic.motion import Motion
+from data_prep.synthetic.motion_actions import ACTIONS, write_score
+from data_prep.synthetic.motion_arms import arm_rotations, plan_arms
+from data_prep.synthetic.motion_curves import FRAMES_PER_S
+from data_prep.synthetic.motion_repair import part_limbs
+from data_prep.synthetic.motion_solve import solve_carried
+
+LEAD_IN_S = (0.6, 4.0)
+"""How much of a score is left out before the first frame, from and to."""
+
+
+def draw_motion(
+    body: Body, action: str, take: int, *, rng: np.random.Generator, num_frames: int
+) -> Motion:
+    """Draw a motion.
+
+    Args:
+        body: The shape that moves: its lengths decide how far limbs reach.
+        action: One of Human3.6M's fifteen.
+        take: 1 or 2; the takes of an action differ in what they mix.
+        rng: All randomness comes from here.
+        num_frames: How many frames at 50 per second, at least 1.
+
+    Raises:
+        ValueError: If the action is unknown, or take or number of frames are out of range.
+    """
+    if num_frames < 1:
+        raise ValueError(f"a motion has at least 1 frame, got num_frames={num_frames}")
+    lead_s = float(rng.uniform(*LEAD_IN_S))
+    # A little more than asked for, so that smoothing over time has both of its sides.
+    times_s = lead_s + np.arange(-25, num_frames + 25) / FRAMES_PER_S
+    score = write_score(body, action, take, rng=rng, end_s=float(times_s[-1]))
+    carried = solve_carried(score, times_s, rng=rng)
+    tracks = plan_arms(score, carried, times_s, ACTIONS[action].arms)
+    local = carried.local | arm_rotations(score, carried, tracks, times_s, rng=rng)
+    part_limbs(body, local, carried.root_mm)
+    kept = slice(25, 25 + num_frames)
+    return Motion(
+        local={name: turns[kept] for name, turns in local.items()},
+        root_mm=carried.root_mm[kept],
+        frames_per_s=FRAMES_PER_S,
+        seat=score.seat,
+        source=f"motion model, {action} {take}",
+    )

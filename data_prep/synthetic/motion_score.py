@@ -1,0 +1,280 @@
+"""What a motion will do, written down as moves of its root, trunk, legs and feet over time.
+
+Headings turn about z; 0 faces towards -y. Lengths are millimetres, times seconds.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+
+from data_prep.synthetic.body import Body
+from data_prep.synthetic.draft import outward_sign
+from data_prep.synthetic.motion import Seat
+from data_prep.synthetic.motion_curves import Channel, ease
+from data_prep.synthetic.motion_steps import FootTrack, foot_of
+
+TRUNK = ("spine", "chest", "neck", "head")
+AREA_HALF_MM = np.array([1050.0, 1250.0])
+"""How far from the room's middle people stand."""
+
+Stance = dict[str, tuple[float, float, float]]
+"""Per foot: outward and forward from the root, and toes outward (radians)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How one person moves in one take."""
+
+    step_s: float
+    speed_mm_per_s: float
+    half_width_mm: float
+    toe_out_rad: float
+    extension: float
+    tempo: float
+    """> 1 is slower."""
+    swing_rad: float
+    lean_rad: float
+    hand: str
+    """The busier hand: "l" or "r"."""
+
+
+def draw_style(rng: np.random.Generator, leg_mm: float) -> Style:
+    """Draw how somebody moves."""
+    size = leg_mm / 850.0
+    return Style(
+        step_s=float(rng.uniform(0.47, 0.62) * math.sqrt(size)),
+        speed_mm_per_s=float(rng.uniform(780.0, 1250.0) * math.sqrt(size)),
+        half_width_mm=float(rng.uniform(90.0, 165.0) * size),
+        toe_out_rad=math.radians(rng.uniform(2.0, 16.0)),
+        extension=float(rng.uniform(0.975, 0.995)),
+        tempo=float(rng.uniform(0.8, 1.35)),
+        swing_rad=math.radians(rng.uniform(14.0, 34.0)),
+        lean_rad=math.radians(rng.normal(2.0, 2.5)),
+        hand="r" if rng.random() < 0.8 else "l",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of time and what the legs do in it."""
+
+    start_s: float
+    end_s: float
+    legs: str
+
+
+@dataclass(kw_only=True)
+class Score:
+    """Moves written so far; `now_s` is where the next ones begin."""
+
+    body: Body
+    rng: np.random.Generator
+    style: Style
+    now_s: float = 0.0
+    roots: list[tuple[float, float, Callable[[np.ndarray], np.ndarray]]] = field(
+        default_factory=list
+    )
+    place: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """x, y and heading where the moves so far end."""
+    channels: dict[str, Channel] = field(default_factory=dict)
+    feet: dict[str, FootTrack] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    seat: Seat | None = None
+
+    def __post_init__(self) -> None:
+        self.start_place = self.place
+        values: dict[str, np.ndarray | float] = {name: np.zeros(3) for name in TRUNK}
+        values |= {f"{name}_turn": np.zeros(3) for name in TRUNK}
+        values |= {"pelvis": np.array([self.style.lean_rad, 0.0, 0.0]), "offset": np.zeros(2)}
+        values |= {"height": self.standing_mm(self.style.extension), "shift": 0.0, "load": 1.0}
+        values |= {"l_knee": 0.0, "r_knee": 0.0, "swing": 1.0}
+        self.channels = {n: Channel(value=np.asarray(value)) for n, value in values.items()}
+        foot = foot_of(self.body)
+        stance = self.stance()
+        for side in ("l", "r"):
+            place = self.foot_place(side, stance[side])
+            self.feet[side] = FootTrack(
+                foot=foot, place=Channel(value=place), pitch=Channel(value=np.zeros(()))
+            )
+
+    # Sizes
+
+    @property
+    def leg_mm(self) -> float:
+        """Length of a straight leg."""
+        return self.body.length_mm("l_shank") + self.body.length_mm("l_foot")
+
+    def standing_mm(self, extension: float) -> float:
+        """Height of the pelvis over straight legs times an extension."""
+        hip = self.body.offsets_mm[self.body.index["l_thigh"], 2]
+        return float(self.body.ankle_height_mm + extension * self.leg_mm - hip)
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number between two."""
+        return float(self.rng.uniform(low, high))
+
+    def degrees(self, low: float, high: float) -> float:
+        """An angle between two in degrees, returned in radians."""
+        return math.radians(self.uniform(low, high))
+
+    # Moves
+
+    def move(self, name: str, value: np.ndarray | float, start_s: float, duration_s: float) -> None:
+        """Move a channel; the start counts from now."""
+        start = self.now_s + start_s
+        self.channels[name].move(value, start, start + duration_s)
+
+    def lean(self, pelvis_deg: float, spine_deg: float, start_s: float, duration_s: float) -> None:
+        """Bend pelvis and spine forward; the head looks up against it."""
+        half = math.radians(0.5 * spine_deg)
+        back = math.radians(min(35.0, 0.4 * max(0.0, pelvis_deg + spine_deg)))
+        pelvis = self.style.lean_rad + math.radians(pelvis_deg)
+        turns = {"pelvis": pelvis, "spine": half, "chest": half, "neck": -back}
+        for name, flexion in turns.items():
+            value = self.channels[name].value.copy()
+            value[0] = flexion
+            self.move(name, value, start_s, duration_s)
+
+    def advance(self, duration_s: float) -> None:
+        """Go on in time."""
+        self.now_s += duration_s
+
+    def span(self, start_s: float, legs: str) -> None:
+        """Say what the legs did from a time until now."""
+        if self.now_s > start_s:
+            self.spans.append(Span(start_s=start_s, end_s=self.now_s, legs=legs))
+
+    # Feet
+
+    def stance(self, *, width: float = 1.0, stagger_mm: float = 60.0) -> Stance:
+        """Draw a way to stand."""
+        stagger = self.uniform(-stagger_mm, stagger_mm)
+        half = width * self.style.half_width_mm
+        return {
+            side: (
+                half + self.uniform(-15.0, 25.0),
+                outward_sign(side) * stagger,
+                self.style.toe_out_rad + self.degrees(-4.0, 8.0),
+            )
+            for side in ("l", "r")
+        }
+
+    def foot_place(
+        self,
+        side: str,
+        offset: tuple[float, float, float],
+        place: Float[np.ndarray, "3"] | None = None,
+    ) -> Float[np.ndarray, "5"]:
+        """A flat foot beside a root place: x, y, height, yaw, roll."""
+        x, y, heading = self.place if place is None else place
+        outward = outward_sign(side)
+        left, forward = outward * offset[0], offset[1]
+        c, s = math.cos(heading), math.sin(heading)
+        return np.array(
+            [
+                x + c * left + s * forward,
+                y + s * left - c * forward,
+                0.0,
+                heading + outward * offset[2],
+                0.0,
+            ]
+        )
+
+    def step_to(
+        self, place: Float[np.ndarray, "3"], *, stance: Stance | None = None, pace: float = 1.15
+    ) -> None:
+        """Move the root to a place nearby and turn, with as many steps as that takes."""
+        way = np.hypot(*(place[:2] - self.place[:2]))
+        turn = abs(place[2] - self.place[2])
+        num_steps = max(2, math.ceil(turn / math.radians(38.0)), math.ceil(way / 330.0))
+        duration = num_steps * self.style.step_s * pace
+        start, before = self.now_s, self.place
+        self.roots.append((start, start + duration, _eased(before, place, start, duration)))
+        first = "l" if self._is_left_first(place) else "r"
+        self.place = place
+        self._steps(duration, num_steps, first=first, stance=stance or self.stance())
+        self.advance(duration)
+
+    def _is_left_first(self, place: Float[np.ndarray, "3"]) -> bool:
+        turn = place[2] - self.place[2]
+        if abs(turn) > 0.3:
+            return bool(turn > 0)
+        c, s = math.cos(self.place[2]), math.sin(self.place[2])
+        left = c * (place[0] - self.place[0]) + s * (place[1] - self.place[1])
+        return bool(left > 0)
+
+    def walk(self, points_mm: Float[np.ndarray, "points 2"], *, speed: float = 1.0) -> None:
+        """Walk along a smooth curve through points, from where one stands."""
+        points = np.concatenate([self.place[None, :2], points_mm])
+        chords = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+        curve = CubicSpline(chords, points)
+        dense = np.linspace(0.0, chords[-1], max(50, int(chords[-1] / 10.0)))
+        way = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(curve(dense), axis=0).T))])
+        velocity = curve(dense, 1)
+        headings = np.unwrap(np.arctan2(velocity[:, 0], -velocity[:, 1]))
+        headings += 2.0 * math.pi * np.round((self.place[2] - headings[0]) / (2.0 * math.pi))
+        if abs(headings[0] - self.place[2]) > math.radians(50.0):
+            self.step_to(np.append(self.place[:2], headings[0]))
+        pace = speed * self.style.speed_mm_per_s
+        ramp = min(0.9, way[-1] / pace)
+        duration = way[-1] / pace + ramp
+        num_steps = max(2, round(duration / self.style.step_s))
+        clock = np.linspace(0.0, duration, int(200 * duration) + 2)
+        pace_of = ease(clock / ramp) * ease((duration - clock) / ramp)
+        progress = np.cumsum(pace_of) - pace_of[0]
+        along = np.interp(progress / progress[-1] * way[-1], way, dense)
+        turn_off = self.place[2] - headings[0]
+        start = self.now_s
+
+        def root(times: np.ndarray) -> np.ndarray:
+            u = np.interp(times - start, clock, along)
+            heading = np.interp(u, dense, headings) + turn_off * (1.0 - ease((times - start) / 0.9))
+            return np.concatenate([curve(u), heading[:, None]], axis=1)
+
+        self.roots.append((start, start + duration, root))
+        self.place = root(np.array([start + duration]))[0]
+        first = "l" if self.rng.random() < 0.5 else "r"
+        self._steps(duration, num_steps, first=first, stance=self.stance())
+        self.advance(duration)
+
+    def _steps(self, duration_s: float, num_steps: int, *, first: str, stance: Stance) -> None:
+        """Write the swings that follow the root's newest move."""
+        start_s, _, root = self.roots[-1]
+        step_s = duration_s / num_steps
+        sides = (first, "r" if first == "l" else "l")
+        size = self.leg_mm / 850.0
+        narrow = (0.45 * self.style.half_width_mm + 25.0 * size, 0.0, 0.6 * self.style.toe_out_rad)
+        for i in range(num_steps):
+            side = sides[i % 2]
+            lift_s, land_s = start_s + (i + 0.1) * step_s, start_s + (i + 0.9) * step_s
+            if i >= num_steps - 2:
+                target = self.foot_place(side, stance[side])
+            else:
+                middle = root(np.array([start_s + (i + 1.5) * step_s]))[0]
+                target = self.foot_place(side, narrow, middle)
+            track = self.feet[side]
+            way = float(np.hypot(*(target[:2] - track.place.value[:2])))
+            roll = math.radians(30.0) * min(1.0, max(0.0, way / size - 150.0) / 750.0)
+            lift = size * (25.0 + 20.0 * min(1.0, way / 600.0))
+            track.step(target, lift_s, land_s, lift_mm=lift, roll_rad=roll)
+
+    def root_at(self, times_s: Float[np.ndarray, " frames"]) -> Float[np.ndarray, "frames 3"]:
+        """x, y and heading of the root."""
+        out = np.broadcast_to(self.start_place, (len(times_s), 3)).copy()
+        for start_s, end_s, root in self.roots:
+            first = int(np.searchsorted(times_s, start_s))
+            out[first:] = root(np.minimum(times_s[first:], end_s))
+        return out
+
+
+def _eased(
+    before: Float[np.ndarray, "3"], after: Float[np.ndarray, "3"], start_s: float, duration_s: float
+) -> Callable[[np.ndarray], np.ndarray]:
+    def root(times: np.ndarray) -> np.ndarray:
+        return before + ease((times - start_s) / duration_s)[:, None] * (after - before)
+
+    return root
