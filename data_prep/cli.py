@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from data_prep.boxes import BOXES
 from data_prep.convert import ConversionConfig, Part, convert
 from data_prep.human36m import PROTOCOLS
-from data_prep.people import BOXES, LENSES
+from data_prep.people import LENSES
 from data_prep.takes import Reader
 from data_prep.verify import check_records, print_summary, write_sheet
 from pose3d.data.store import open_store

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from data_prep.boxes import BOXES, box_definition
 from data_prep.crops import Place, make_record
 from data_prep.human36m import (
     SHIFTED,
@@ -25,9 +26,9 @@ from data_prep.human36m import (
     protocol_by_name,
     sequences,
 )
-from data_prep.people import BOXES, LENSES, MAX_BONE_MM, box_definition, people_of
+from data_prep.people import LENSES, MAX_BONE_MM, people_of
 from data_prep.progress import work_through
-from data_prep.takes import Reader, Rejection, Take, Unit
+from data_prep.takes import MaskReader, Reader, Rejection, Take, Unit
 from pose3d.data.store import (
     HUMAN36M_ACTIONS,
     ShardWriter,
@@ -50,7 +51,7 @@ class ConversionConfig:
         shifted: What becomes of Human3.6M's three shifted sequences of S9: "block" leaves them
             out, "correct" takes the 200 mm off, "keep" keeps them as they are, "protocol" does as
             the reproduced work.
-        box: Person box, one of `data_prep.people.BOXES`; the layout's own, or the joints', if None.
+        box: Person box, one of `data_prep.boxes.BOXES`; the layout's own, or the joints', if None.
         enlarge: Factor on the side of that box's square.
         lens: One of `data_prep.people.LENSES`.
         crop_size_px: Side of the stored crops, pixels.
@@ -136,7 +137,7 @@ class Job:
         return f"shard-{self.split}-{self.unit.name}.h5"
 
     def load(self) -> Take:
-        """Read the frames that take part; missing images become rejections.
+        """Read the frames that take part, and their boxes; missing images become rejections.
 
         Raises:
             ValueError: Naming the file, if a whole file cannot be read.
@@ -146,13 +147,14 @@ class Job:
         take = take.chosen(keep)
         missing = take.pictures.missing()
         if not missing:
-            return take
-        there = np.array([row not in missing for row in range(len(take))], bool)
+            return take.with_boxes()
+        is_there = np.array([row not in missing for row in range(len(take))], bool)
         rejections = tuple(
             Rejection(name=take.pictures.names[row], reason=reason, split=self.split)
             for row, reason in missing.items()
         )
-        return replace(take.chosen(there), rejections=(*take.rejections, *rejections))
+        found = take.chosen(is_there).with_boxes()
+        return replace(found, rejections=(*take.rejections, *rejections))
 
 
 def still_joints(take: Take) -> np.ndarray:
@@ -180,11 +182,13 @@ class Selection:
 
 
 def select_jobs(reader: Reader, config: ConversionConfig) -> Selection:
-    """Choose units by subject, camera and known faults.
+    """Choose units by subject, camera and known faults; masks are read only if asked for.
 
     Raises:
         ValueError: If the source is not of its layout, or nothing of it takes part.
     """
+    if config.box == "mask" and isinstance(reader, MaskReader):
+        reader.use_masks()
     protocol = protocol_by_name(config.protocol or reader.default_protocol)
     shifted = config.shifted
     if shifted == "protocol":

@@ -1,4 +1,4 @@
-"""Takes become annotated people: lens, shifted sequences, plausible joints, boxes.
+"""Takes become annotated people: lens, shifted sequences, plausible joints.
 
 What holds for every layout, whatever its files look like.
 """
@@ -11,18 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from data_prep.boxes import person_squares
 from data_prep.human36m import SHIFT_MM
 from data_prep.takes import Take
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera, human36m_intrinsics
-from pose3d.geometry.crop import box_from_joints, square_box
 from pose3d.geometry.skeleton import Skeleton, skeleton_by_name
 
-BOXES = ("annotation", "joints", "posenet", "metric", "mask")
 LENSES = ("source", "distorted", "pinhole")
-JOINT_BOX_ENLARGE = 1.2
-POSENET_ENLARGE = 1.25
-MASK_ENLARGE = 1.5
-METRIC_BOX_MM = 2000.0
 MAX_BONE_MM = 800.0
 HUMAN36M_IMAGE_SIZES = ((1000, 1000), (1000, 1002))
 NOMINAL_DEPTH_MM = 5000.0
@@ -57,7 +52,7 @@ def people_of(
 
     Args:
         take: As its reader yields it.
-        box: One of `BOXES`, see `box_definition`.
+        box: One of `data_prep.boxes.BOXES`.
         enlarge: Factor on the side of that box's square.
         lens: "source" leaves the camera as the layout has it; "distorted" gives it the lens of
             Human3.6M's camera of that name, so that labels sit on the pixels; "pinhole" takes the
@@ -81,14 +76,14 @@ def people_of(
     has_depth = weight[..., 2] > 0
     plausible = np.ones(joints.shape[:2], bool)
     implausible: Counter[str] = Counter()
-    for row in np.flatnonzero(sound):
+    for row in np.flatnonzero(sound & _has_long_bone(joints, skeleton)):
         plausible[row] = plausible_joints(joints[row], skeleton, counted=has_depth[row])
         implausible.update(skeleton.joint_names[j] for j in np.flatnonzero(~plausible[row]))
     size = take.image_size_px[:, None]
     inside = ((image_px >= -0.5) & (image_px < size - 0.5)).all(-1)
     seen = np.ones_like(inside) if take.visibility is None else take.visibility > 0
     usable = plausible & labelled
-    squares, box_faults = _squares(
+    squares, box_faults = person_squares(
         take, image_px, usable, sound, skeleton, box=box, enlarge=enlarge, plausible=plausible
     )
     return People(
@@ -216,93 +211,19 @@ def plausible_joints(
     return plausible
 
 
+def _has_long_bone(
+    joints_mm: Float[np.ndarray, "n joints 3"], skeleton: Skeleton
+) -> Bool[np.ndarray, " n"]:
+    """Frames with a bone longer than `MAX_BONE_MM`."""
+    bones = np.array(skeleton.bones)
+    lengths = np.linalg.norm(joints_mm[:, bones[:, 0]] - joints_mm[:, bones[:, 1]], axis=-1)
+    return (lengths > MAX_BONE_MM).any(1)
+
+
 def _bones_to_root(joint: int, skeleton: Skeleton) -> int:
     """Number of bones between a joint and the root."""
     parent = skeleton.parents[joint]
     return 0 if parent < 0 else 1 + _bones_to_root(parent, skeleton)
-
-
-def _squares(
-    take: Take,
-    image_px: Float[np.ndarray, "n joints 2"],
-    usable: Bool[np.ndarray, "n joints"],
-    sound: Bool[np.ndarray, " n"],
-    skeleton: Skeleton,
-    *,
-    box: str,
-    enlarge: float,
-    plausible: Bool[np.ndarray, "n joints"],
-) -> tuple[Float[np.ndarray, "n 3"], dict[int, str]]:
-    """The nominal person square of every sound frame, and why a frame has none."""
-    squares = np.full((len(take), 3), np.nan)
-    faults = {}
-    for row in np.flatnonzero(sound):
-        kind = box if plausible[row].all() or box == "metric" else "joints"
-        try:
-            xywh = _box(take, int(row), image_px[row], usable[row], skeleton, kind=kind)
-            squares[row] = square_box(torch.from_numpy(xywh), enlarge=enlarge).numpy()
-        except ValueError as error:
-            faults[int(row)] = str(error)
-    return squares, faults
-
-
-def _box(
-    take: Take,
-    row: int,
-    image_px: Float[np.ndarray, "joints 2"],
-    usable: Bool[np.ndarray, " joints"],
-    skeleton: Skeleton,
-    *,
-    kind: str,
-) -> Float[np.ndarray, " 4"]:
-    """The person box of one frame by its definition: left, top, width, height, pixels."""
-    if kind == "metric":
-        depth_mm = take.joints_camera_mm[row, skeleton.root, 2]
-        focal_px = take.camera.focal_px.numpy()
-        size = METRIC_BOX_MM * (focal_px[row] if focal_px.ndim == 2 else focal_px) / depth_mm
-        return np.concatenate([image_px[skeleton.root] - size / 2, size])
-    if kind in ("annotation", "mask"):
-        xywh = None if take.box_xywh_px is None else take.box_xywh_px[row]
-        if xywh is None or not np.isfinite(xywh).all():
-            raise ValueError(f"has no {kind} box; choose --box joints, posenet or metric")
-        if kind == "annotation":
-            return xywh.astype(np.float64)
-        growth = (MASK_ENLARGE - 1) / 2 * xywh[2:].max()  # of the square around the mask
-        return np.concatenate([xywh[:2] - growth, xywh[2:] + 2 * growth]).astype(np.float64)
-    if not usable.any():
-        raise ValueError("no joint is left to make a box of")
-    xywh = box_from_joints(torch.from_numpy(image_px[usable]), enlarge=JOINT_BOX_ENLARGE).numpy()
-    if kind == "posenet":
-        low = np.maximum(xywh[:2], 0)
-        high = np.minimum(xywh[:2] + xywh[2:], take.image_size_px[row] - 1)
-        xywh = np.concatenate([low, high - low])
-        centre, size = low + (high - low) / 2, POSENET_ENLARGE * (high - low)
-        return np.concatenate([centre - size / 2, size])
-    return xywh
-
-
-def box_definition(kind: str, *, enlarge: float) -> str:
-    """The definition of the nominal person square, in words.
-
-    "annotation": the layout's own box; "joints": tight box of the joints × 1.2; "posenet": that box
-    clipped to the image, × 1.25; "metric": 2000 mm at the root's depth; "mask": box of the person's
-    mask, its square × 1.5.
-
-    Raises:
-        ValueError: If the kind is not one of `BOXES`.
-    """
-    joints = f"tight box of the projected joints × {JOINT_BOX_ENLARGE:g}"
-    others = f"(of records with implausible joints: {joints} of the others)"
-    known = {
-        "annotation": f"annotated box {others}",
-        "joints": joints,
-        "posenet": f"{joints}, clipped to the image, × {POSENET_ENLARGE:g}",
-        "metric": f"{METRIC_BOX_MM:.0f} mm at the root's depth around the projected root",
-        "mask": f"box of the person's mask, squared × {MASK_ENLARGE:g} {others}",
-    }
-    if kind not in known:
-        raise ValueError(f"box must be one of {', '.join(BOXES)}, got {kind!r}")
-    return f"{known[kind]}; square of its longer side × {enlarge:g}, same centre, not clipped"
 
 
 def decide_translation(
