@@ -7,7 +7,7 @@ become one shard of the store.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,27 @@ class Rejection:
     split: str
 
 
+class LaterBoxes(Protocol):
+    """Person boxes that cost much to read: read once it is known of which frames.
+
+    Small enough to be sent to another process.
+    """
+
+    def __len__(self) -> int: ...
+
+    def chosen(self, rows: Int[np.ndarray, " k"]) -> "LaterBoxes":
+        """The boxes of these positions."""
+        ...
+
+    def read(self) -> Float[np.ndarray, "n 4"]:
+        """Left, top, width, height, pixels; NaN for a frame without a box.
+
+        Raises:
+            ValueError: Naming the file, if it cannot be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Take:
     """What one camera saw of one performance, or a block of single images; n frames.
@@ -48,6 +69,7 @@ class Take:
             out, it is made from the projection.
         box_xywh_px: The layout's person boxes: left, top, width, height, pixels; NaN for a frame
             without one.
+        later_boxes: In place of `box_xywh_px`, boxes that `with_boxes` reads.
         source_px: The layout's own 2-D labels, pixels, where it has any besides; conversion does
             not need them, they are compared with the projection.
         rejections: Records of this take that cannot be read.
@@ -64,6 +86,7 @@ class Take:
     weight: Float[np.ndarray, "n joints 3"] | None = None
     visibility: Shaped[np.ndarray, "n joints"] | None = None
     box_xywh_px: Float[np.ndarray, "n 4"] | None = None
+    later_boxes: LaterBoxes | None = None
     source_px: Float[np.ndarray, "n joints 2"] | None = None
     rejections: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -82,6 +105,7 @@ class Take:
             value = getattr(self, name)
             assert value is None or value.shape == shape, f"{name} {value.shape}, expected {shape}"
         assert len(self.pictures) == count, f"{len(self.pictures)} pictures of {count} frames"
+        assert self.later_boxes is None or len(self.later_boxes) == count, "one box per frame"
         assert tuple(self.camera.batch_shape) in ((), (count,)), "one camera, or one per frame"
 
     def __len__(self) -> int:
@@ -100,7 +124,19 @@ class Take:
         camera = self.camera
         if camera.batch_shape:
             camera = camera[torch.from_numpy(np.asarray(rows))]
+        if self.later_boxes is not None:
+            cut["later_boxes"] = self.later_boxes.chosen(rows)
         return replace(self, camera=camera, pictures=self.pictures.chosen(rows), **cut)
+
+    def with_boxes(self) -> "Take":
+        """The take with its boxes read, if that was put off.
+
+        Raises:
+            ValueError: Naming the file, if they cannot be read.
+        """
+        if self.later_boxes is None:
+            return self
+        return replace(self, box_xywh_px=self.later_boxes.read(), later_boxes=None)
 
 
 class Unit(Protocol):
@@ -203,6 +239,19 @@ class Reader(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """What the labels depend on (file names, sizes, digests, options), as JSON values."""
+        ...
+
+
+@runtime_checkable
+class MaskReader(Protocol):
+    """A `Reader` of masks that are too slow to read unless boxes are to be made of them."""
+
+    def use_masks(self) -> None:
+        """Make boxes of the masks: `box_kind` is "mask" from now on.
+
+        Raises:
+            ValueError: Naming the folder, if the source holds no masks.
+        """
         ...
 
 
