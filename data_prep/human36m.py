@@ -107,9 +107,9 @@ def find_sequence(subject: int, file_name: str) -> SequenceFact:
     Raises:
         ValueError: If the subject has no such files.
     """
-    wanted = _plain(file_name)
+    wanted = plain_file_name(file_name)
     for fact in sequences().values():
-        if fact.subject == subject and _plain(fact.file_name) == wanted:
+        if fact.subject == subject and plain_file_name(fact.file_name) == wanted:
             return fact
     known = [fact.file_name for fact in sequences().values() if fact.subject == subject]
     raise ValueError(
@@ -119,8 +119,8 @@ def find_sequence(subject: int, file_name: str) -> SequenceFact:
     )
 
 
-def _plain(file_name: str) -> str:
-    """A file name as it is compared."""
+def plain_file_name(file_name: str) -> str:
+    """A base name as it is compared: blanks for underscores, the names of most subjects."""
     stem, _, number = file_name.replace("_", " ").strip().partition(" ")
     return f"{_SYNONYMS.get(stem, stem)} {number}".strip()
 
