@@ -15,7 +15,8 @@ from data_prep.synthetic.motion_score import Score, Span
 from data_prep.synthetic.motion_solve import Carried
 from data_prep.synthetic.rotations import rotation_x, rotation_z, shortest_rotation, transposed
 
-NUM_ATTEMPTS = 10
+NUM_ATTEMPTS = 12
+LOWEST_KNUCKLE_MM = 45.0
 HANGING = ("hang", "two_swing")
 _DOWN = np.array([0.0, 0.0, -1.0])
 ARM_BONES = ("clavicle", "upperarm", "hand")
@@ -41,6 +42,8 @@ HOLD_S: dict[str, tuple[float, float]] = {
     "two_swing": (4.0, 12.0),
 }
 """How long a hand stays, from and to."""
+SEATED = {"hang": "knee", "hip": "front", "two_swing": "knee"}
+"""What those who sit do instead."""
 LASTING = ("ear", "hip", "hang", "two_swing", "head", "leash", "knee", "behind")
 """An arm that is drawn again under one of these names mostly stays as it is."""
 
@@ -91,6 +94,8 @@ def _next_key(
     """Write one move of both arms and how long they stay; returns when that ends."""
     rng, tempo = score.rng, score.style.tempo
     names = _choose(score, mixture)
+    if span.legs in ("chair", "floor"):
+        names = {side: SEATED.get(name, name) for side, name in names.items()}
     hold = min(float(rng.uniform(*HOLD_S[name])) for name in names.values()) * tempo
     moving = 0.55 * tempo
     frame = int(np.searchsorted(times_s, min(now_s + moving + 0.3 * hold, span.end_s)))
@@ -140,8 +145,11 @@ def _key_pose(
         draft = Draft(body=score.body, rng=score.rng, local=dict(own), legs=legs)
         draft_names = {s: "hang" if n in HANGING else n for s, n in names.items()}
         draw_arms(draft, (draft_names["l"], draft_names["r"]))
-        fault = float(intersection_mm(score.body, draft.skeleton()))
-        fault = max(0.0, fault - 6.0) + 100.0 * float(limit_excess(draft.local))
+        skeleton = draft.skeleton()
+        fault = max(0.0, float(intersection_mm(score.body, skeleton)) - 6.0)
+        fault += 100.0 * float(limit_excess(draft.local))
+        lowest = min(score.body.point_mm(skeleton, f"{s}_knuckle")[2] for s in ("l", "r"))
+        fault += max(0.0, LOWEST_KNUCKLE_MM - float(lowest + carried.root_mm[frame, 2]))
         if fault < least:
             best, least = draft.local, fault
         if least == 0.0:

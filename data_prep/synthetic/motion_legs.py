@@ -10,6 +10,8 @@ from data_prep.synthetic.motion import Seat
 from data_prep.synthetic.motion_score import AREA_HALF_MM, Score, Stance
 
 SITES = ("l", "r")
+FLOOR_SEAT = 0.68
+"""How far behind the feet people sit down on the floor, in leg lengths."""
 
 
 def _sway(score: Score, duration_s: float, *, restless: float = 1.0) -> None:
@@ -245,21 +247,21 @@ def floor(score: Score, duration_s: float) -> None:
     start, leg = score.now_s, score.leg_mm
     down = score.uniform(1.6, 2.3) * score.style.tempo
     seat = seat_depth_mm(score)
-    score.lean(28.0, 34.0, 0.0, 0.5 * down)
-    score.move("offset", np.array([0.0, 0.5 * leg]), 0.1 * down, 0.9 * down)
-    score.move("height", seat, 0.0, down)
+    score.lean(18.0, 40.0, 0.0, 0.45 * down)
+    score.move("offset", np.array([0.0, FLOOR_SEAT * leg]), 0.0, 0.95 * down)
+    score.move("height", seat, 0.05 * down, down)
     score.move("load", 0.0, 0.3 * down, 0.6 * down)
     for side in SITES:
         score.move(f"{side}_knee", score.degrees(6, 18), 0.0, down)
     score.advance(0.6 * down)
     score.span(start, "lower")
     middle = score.now_s
-    score.lean(score.uniform(-12, 4), score.uniform(5, 30), 0.0, 0.6 * down)
+    score.lean(score.uniform(-24, -14), score.uniform(20, 45), -0.15 * down, 0.6 * down)
     score.advance(0.5 * down)
     end = score.now_s + max(2.0, duration_s - 2.0 * down)
     while score.now_s < end:
         _arrange_floor_legs(score)
-        score.lean(score.uniform(-18, 4), score.uniform(4, 34), 0.0, score.uniform(1.0, 1.8))
+        score.lean(score.uniform(-26, -14), score.uniform(12, 48), 0.0, score.uniform(1.0, 1.8))
         score.advance(min(max(0.4, end - score.now_s), score.uniform(2.0, 7.0)))
     score.span(middle, "floor")
     _get_up(score, down)
@@ -278,11 +280,12 @@ def _arrange_floor_legs(score: Score) -> None:
         if kind == "out":
             ahead, x, pitch = score.uniform(0.86, 0.97), score.uniform(70, 240), -50.0
         elif kind == "up":
-            ahead, x = score.uniform(0.45, 0.7), score.uniform(80, 180)
+            ahead, x = score.uniform(0.66, 0.84), score.uniform(80, 180)
         else:
             ahead, x = 0.37 + 0.12 * (side == "l"), score.uniform(-70, 10)
             knee, roll = score.degrees(62, 72), outward_sign(side) * math.radians(35.0)
-        offset = (x, (ahead - 0.5) * leg, score.degrees(0, 14))
+        toe_out = score.degrees(-80, -60) if kind == "crossed" else score.degrees(0, 14)
+        offset = (x, (ahead - FLOOR_SEAT) * leg, toe_out)
         place = score.foot_place(side, offset)
         place[4] = roll
         score.feet[side].step(place, begin, begin + 0.9, lift_mm=lift)
@@ -303,9 +306,9 @@ def _get_up(score: Score, duration_s: float) -> None:
     score.advance(1.0)
     score.span(start, "floor")
     start = score.now_s
-    score.lean(30.0, 40.0, 0.0, 0.5 * duration_s)
-    score.move("offset", np.zeros(2), 0.0, 0.75 * duration_s)
-    score.move("height", score.standing_mm(score.style.extension), 0.15 * duration_s, duration_s)
+    score.lean(16.0, 45.0, 0.0, 0.5 * duration_s)
+    score.move("offset", np.zeros(2), 0.0, 0.95 * duration_s)
+    score.move("height", score.standing_mm(score.style.extension), 0.05 * duration_s, duration_s)
     score.move("load", 1.0, 0.6 * duration_s, 0.6 * duration_s)
     for side in SITES:
         score.move(f"{side}_knee", 0.0, 0.3 * duration_s, duration_s)
@@ -319,7 +322,7 @@ def walk(score: Score, duration_s: float) -> None:
     """Walk round the area: loops, eights and turns, for about a time."""
     start = score.now_s
     half = AREA_HALF_MM * score.uniform(0.8, 1.0)
-    length = duration_s * score.style.speed_mm_per_s
+    length = duration_s * score.style.step_mm / score.style.step_s
     x, y = score.place[:2] / half
     angle = math.atan2(y, x) if math.hypot(x, y) > 0.2 else score.uniform(0.0, 2.0 * math.pi)
     turning = 1.0 if score.rng.random() < 0.5 else -1.0
@@ -327,8 +330,10 @@ def walk(score: Score, duration_s: float) -> None:
     points: list[np.ndarray] = []
     way, last = 0.0, score.place[:2]
     while way < length or len(points) < 2:
-        angle += turning * math.radians(score.uniform(48.0, 68.0))
-        radius = score.uniform(0.72, 1.0)
+        angle += turning * math.radians(
+            score.uniform(34, 42) if is_eight else score.uniform(48, 68)
+        )
+        radius = score.uniform(0.8, 1.0)
         place = half * radius * np.array([math.cos(angle), math.sin(angle)])
         if is_eight:
             place = half * radius * np.array([math.sin(2.0 * angle), math.sin(angle)]) * [0.75, 1.0]

@@ -1,4 +1,4 @@
-"""Push hands and forearms out of the body where a motion runs them into it."""
+"""Push hands and forearms out of body and floor where a motion runs them into it."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,11 +6,13 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from data_prep.synthetic.body import Body, PosedSkeletons
 from data_prep.synthetic.limits import ELBOW_LIMIT_RAD, overlaps
-from data_prep.synthetic.rotations import reach, rotation_x, transposed
+from data_prep.synthetic.rotations import apply, dot, reach, rotation_x, transposed
 
-NUM_ROUNDS = 5
+NUM_ROUNDS = 7
 TOLERATED_MM = 4.0
+LONGEST_PUSH_MM = 45.0
 SPREAD_FRAMES = 5.0
+HAND_OVER_FLOOR_MM = 28.0
 
 
 def part_limbs(
@@ -18,7 +20,7 @@ def part_limbs(
     local: dict[str, Float[np.ndarray, "frames 3 3"]],
     root_mm: Float[np.ndarray, "frames 3"],
 ) -> None:
-    """Move wrists out of trunk, head, legs and the other arm, smoothly in time; in place."""
+    """Move wrists out of trunk, head, legs, the other arm and the floor, smoothly; in place."""
     for _ in range(NUM_ROUNDS):
         skeleton = body.pose_frames(local, root_mm)
         pushes = _pushes(body, skeleton)
@@ -32,35 +34,36 @@ def part_limbs(
 def _pushes(body: Body, skeleton: PosedSkeletons) -> dict[str, Float[np.ndarray, "frames 3"]]:
     """The way out of the deepest overlap, for each wrist."""
     found = overlaps(body, skeleton)
-    depth = np.maximum(0.0, found.depth_mm - TOLERATED_MM)
+    depth = np.clip(found.depth_mm - TOLERATED_MM, 0.0, LONGEST_PUSH_MM)
+    rows = np.arange(len(depth))
     pushes = {}
     for side in ("l", "r"):
         signs = np.array([_sign(side, pair) for pair in found.pairs])
         deepest = np.argmax(depth * np.abs(signs), axis=1)
-        rows = np.arange(len(depth))
         way = depth[rows, deepest] * signs[deepest]
         pushes[side] = way[:, None] * found.apart[rows, deepest]
+        lowest = np.minimum(
+            *(body.point_mm(skeleton, f"{side}_{end}")[:, 2] for end in ("hand", "knuckle"))
+        )
+        pushes[side][:, 2] += np.clip(HAND_OVER_FLOOR_MM - lowest, 0.0, LONGEST_PUSH_MM)
     return pushes
 
 
 def _sign(side: str, pair: tuple[str, str]) -> float:
     """How much of a pair's overlap an arm gives way, with the sign of its place in the pair."""
     arm = (f"{side}_forearm", f"{side}_hand", f"{side}_upperarm")
-    other = {"l": "r", "r": "l"}[side]
     share = 0.6 if all(limb.endswith(("arm", "hand")) for limb in pair) else 1.0
-    if pair[0] in arm and not pair[1].startswith(f"{other}_upper"):
-        return share
-    return -share if pair[1] in arm else share * float(pair[0] in arm)
+    return share * (float(pair[0] in arm) - float(pair[1] in arm))
 
 
 def _spread(push_mm: Float[np.ndarray, "frames 3"]) -> Float[np.ndarray, "frames 3"]:
     """The same push over neighbouring frames, so that it comes and goes smoothly."""
     smoothed = gaussian_filter1d(push_mm, SPREAD_FRAMES, axis=0, mode="nearest")
-    size = np.sqrt((push_mm**2).sum(axis=1))
-    after = np.sqrt((smoothed**2).sum(axis=1))
     half = int(2 * SPREAD_FRAMES)
-    wanted = maximum_filter1d(size, 2 * half + 1, mode="nearest")
-    reached = maximum_filter1d(after, 2 * half + 1, mode="nearest")
+    wanted, reached = (
+        maximum_filter1d(np.sqrt(dot(push, push)), 2 * half + 1, mode="nearest")
+        for push in (push_mm, smoothed)
+    )
     gain = np.clip(wanted / np.maximum(reached, 1e-6), 1.0, 4.0)
     return smoothed * gaussian_filter1d(gain, SPREAD_FRAMES, mode="nearest")[:, None]
 
@@ -74,14 +77,19 @@ def move_wrist(
 ) -> None:
     """Bring a wrist to a place with the elbow on the side where it is; in place."""
     girdle = skeleton.rotations[:, body.index[f"{side}_clavicle"]]
-    before = skeleton.rotations[:, body.index[f"{side}_upperarm"]]
-    upper, bend = reach(
+    upper = skeleton.rotations[:, body.index[f"{side}_upperarm"]]
+    upper_mm, lower_mm = body.length_mm(f"{side}_forearm"), body.length_mm(f"{side}_hand")
+    middle = np.array([0.0, 0.0, -upper_mm])
+    end = middle + local[f"{side}_forearm"] @ [0.0, 0.0, -lower_mm]
+    # An elbow bends forward: nearly straight, it still points backward.
+    out = middle - end * (dot(end, middle) / dot(end, end))[:, None] + [0.0, 2.0, 0.0]
+    turned, bend = reach(
         wrist_mm - body.point_mm(skeleton, f"{side}_upperarm"),
-        body.length_mm(f"{side}_forearm"),
-        body.length_mm(f"{side}_hand"),
-        pole=before[:, :, 1],  # an elbow bends forward, so it points backward
+        upper_mm,
+        lower_mm,
+        pole=apply(upper, out),
         bend_sign=-1.0,
         limit_rad=ELBOW_LIMIT_RAD,
     )
-    local[f"{side}_upperarm"] = transposed(girdle) @ upper
+    local[f"{side}_upperarm"] = transposed(girdle) @ turned
     local[f"{side}_forearm"] = rotation_x(-bend)

@@ -21,6 +21,11 @@ TRUNK = ("spine", "chest", "neck", "head")
 AREA_HALF_MM = np.array([1050.0, 1250.0])
 """How far from the room's middle people stand."""
 
+TURN_MM = 450.0
+"""Bends of about this radius slow people down."""
+CLEARANCE_MM = 118.0
+"""How far ankles stay apart sideways when one passes the other, on legs of 850 mm."""
+
 Stance = dict[str, tuple[float, float, float]]
 """Per foot: outward and forward from the root, and toes outward (radians)."""
 
@@ -30,7 +35,7 @@ class Style:
     """How one person moves in one take."""
 
     step_s: float
-    speed_mm_per_s: float
+    step_mm: float
     half_width_mm: float
     toe_out_rad: float
     extension: float
@@ -46,8 +51,8 @@ def draw_style(rng: np.random.Generator, leg_mm: float) -> Style:
     """Draw how somebody moves."""
     size = leg_mm / 850.0
     return Style(
-        step_s=float(rng.uniform(0.47, 0.62) * math.sqrt(size)),
-        speed_mm_per_s=float(rng.uniform(780.0, 1250.0) * math.sqrt(size)),
+        step_s=float(rng.uniform(0.48, 0.6) * math.sqrt(size)),
+        step_mm=float(rng.uniform(500.0, 660.0) * size),
         half_width_mm=float(rng.uniform(90.0, 165.0) * size),
         toe_out_rad=math.radians(rng.uniform(2.0, 16.0)),
         extension=float(rng.uniform(0.975, 0.995)),
@@ -219,14 +224,19 @@ class Score:
         headings += 2.0 * math.pi * np.round((self.place[2] - headings[0]) / (2.0 * math.pi))
         if abs(headings[0] - self.place[2]) > math.radians(50.0):
             self.step_to(np.append(self.place[:2], headings[0]))
-        pace = speed * self.style.speed_mm_per_s
-        ramp = min(0.9, way[-1] / pace)
-        duration = way[-1] / pace + ramp
+        pace = speed * self.style.step_mm / self.style.step_s
+        bend = np.abs(np.gradient(headings, way))
+        slowness = np.sqrt(1.0 + (TURN_MM * bend) ** 2) / pace
+        arrival = np.concatenate(
+            [[0.0], np.cumsum(0.5 * (slowness[1:] + slowness[:-1]) * np.diff(way))]
+        )
+        ramp = min(0.9, arrival[-1])
+        duration = arrival[-1] + ramp
         num_steps = max(2, round(duration / self.style.step_s))
         clock = np.linspace(0.0, duration, int(200 * duration) + 2)
-        pace_of = ease(clock / ramp) * ease((duration - clock) / ramp)
-        progress = np.cumsum(pace_of) - pace_of[0]
-        along = np.interp(progress / progress[-1] * way[-1], way, dense)
+        haste = ease(clock / ramp) * ease((duration - clock) / ramp)
+        progress = np.cumsum(haste) - haste[0]
+        along = np.interp(progress / progress[-1] * arrival[-1], arrival, dense)
         turn_off = self.place[2] - headings[0]
         start = self.now_s
 
@@ -256,11 +266,29 @@ class Score:
             else:
                 middle = root(np.array([start_s + (i + 1.5) * step_s]))[0]
                 target = self.foot_place(side, narrow, middle)
-            track = self.feet[side]
-            way = float(np.hypot(*(target[:2] - track.place.value[:2])))
-            roll = math.radians(30.0) * min(1.0, max(0.0, way / size - 150.0) / 750.0)
-            lift = size * (25.0 + 20.0 * min(1.0, way / 600.0))
-            track.step(target, lift_s, land_s, lift_mm=lift, roll_rad=roll)
+            self._swing(side, target, lift_s, land_s)
+
+    def _swing(
+        self, side: str, target: Float[np.ndarray, "5"], lift_s: float, land_s: float
+    ) -> None:
+        """Swing a foot past the other one, which stands."""
+        size = self.leg_mm / 850.0
+        track, other = self.feet[side], self.feet["r" if side == "l" else "l"].place.value
+        before, heading = track.place.value, self.root_at(np.array([0.5 * (lift_s + land_s)]))[0, 2]
+        outward = outward_sign(side) * np.array([math.cos(heading), math.sin(heading)])
+        target = target.copy()
+        apart = float((target[:2] - other[:2]) @ outward)
+        inward = outward_sign(side) * (other[3] - target[3])  # toes that point at the other foot
+        clearance = size * (CLEARANCE_MM + 140.0 * math.sin(min(1.2, max(0.0, inward))))
+        target[:2] += max(0.0, clearance - apart) * outward
+        way = target[:2] - before[:2]
+        length = float(np.hypot(*way))
+        at = float(np.clip((other[:2] - before[:2]) @ way / max(length, 1.0) ** 2, 0.15, 0.85))
+        apart = float((before[:2] + at * way - other[:2]) @ outward)
+        aside = max(0.0, clearance - apart) * outward
+        roll = math.radians(42.0) * min(1.0, max(0.0, length / size - 150.0) / 850.0)
+        lift = size * (25.0 + 15.0 * min(1.0, length / 600.0))
+        track.step(target, lift_s, land_s, lift_mm=lift, roll_rad=roll, aside_mm=aside)
 
     def root_at(self, times_s: Float[np.ndarray, " frames"]) -> Float[np.ndarray, "frames 3"]:
         """x, y and heading of the root."""

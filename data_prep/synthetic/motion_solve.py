@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.draft import outward_sign
-from data_prep.synthetic.limits import KNEE_LIMIT_RAD
+from data_prep.synthetic.limits import KNEE_LIMIT_RAD, hip_angles
 from data_prep.synthetic.motion_curves import lower_envelope, smooth, smooth_noise
 from data_prep.synthetic.motion_score import TRUNK, Score
 from data_prep.synthetic.rotations import (
@@ -25,6 +26,9 @@ from data_prep.synthetic.rotations import (
 SUPPORT_REACH = 0.996
 """How straight a leg may become, as a part of its full length."""
 ANKLE_LIMIT_RAD = math.radians(70.0)
+HIP_COMFORT_RAD = math.radians(122.0)
+"""How far hips bend before the pelvis tilts back."""
+NUM_ROUNDS = 4
 STRIDE_MM = 620.0
 """One ankle ahead of the other by this much, on legs of 850 mm, swings arms and trunk in full."""
 
@@ -54,8 +58,7 @@ def solve_carried(
     stride = np.clip(ahead / scale, -1.2, 1.2) * channels["load"]
     walking = smooth(np.hypot(*np.gradient(root[:, :2], axis=0).T) * 50.0, 0.15) / 800.0
     swing = stride * np.clip(walking, 0.0, 1.0)
-    local = _trunk(channels, swing, times_s, rng)
-    local["pelvis"] = heading @ local["pelvis"]
+    turns = _trunk_turns(channels, swing, times_s, rng)
     across = _across(score, times_s, feet, root, channels)
     noise = smooth_noise(rng, times_s, period_s=2.6, size=2) * [7.0, 5.0]
     offset = (
@@ -64,21 +67,39 @@ def solve_carried(
     )
     position = np.concatenate([root[:, :2], channels["height"][:, None]], axis=1)
     position[:, :2] += apply(heading, np.pad(offset, ((0, 0), (0, 1))))[:, :2]
-    position[:, 2] = np.minimum(
-        smooth(position[:, 2], 0.04), _highest(body, local["pelvis"], position, feet)
-    )
-    for side in ("l", "r"):
-        _leg(body, local, side, position, *feet[side], channels[f"{side}_knee"])
+    height = smooth(position[:, 2], 0.04)
+    for _ in range(NUM_ROUNDS):
+        local = _turned(turns)
+        local["pelvis"] = heading @ local["pelvis"]
+        position[:, 2] = np.minimum(height, _highest(body, local["pelvis"], position, feet))
+        for side in ("l", "r"):
+            knee_out = channels[f"{side}_knee"]
+            _leg(body, local, side, position, *feet[side], knee_out, channels["load"])
+        if not _untilt(turns, local):
+            break
     return Carried(local=local, root_mm=position, heading_rad=root[:, 2], stride=swing)
 
 
-def _trunk(
+def _untilt(turns: dict[str, Float[np.ndarray, "frames 3"]], local: dict[str, np.ndarray]) -> bool:
+    """Tilt the pelvis back where hips would bend too far, and round the back instead."""
+    flexions = [hip_angles(local[f"{s}_thigh"], outward=outward_sign(s))[0] for s in ("l", "r")]
+    excess = np.maximum(0.0, np.maximum(*flexions) - HIP_COMFORT_RAD)
+    if not excess.any():
+        return False
+    tilt = -lower_envelope(-excess, 0.08)
+    turns["pelvis"][:, 0] -= tilt
+    for name in ("spine", "chest"):
+        turns[name][:, 0] = np.minimum(turns[name][:, 0] + 0.5 * tilt, math.radians(32.0))
+    return True
+
+
+def _trunk_turns(
     channels: dict[str, np.ndarray],
     swing: Float[np.ndarray, " frames"],
     times_s: Float[np.ndarray, " frames"],
     rng: np.random.Generator,
-) -> dict[str, Float[np.ndarray, "frames 3 3"]]:
-    """Pelvis (without heading), spine, chest, neck and head: moves, gait, breath and sway."""
+) -> dict[str, Float[np.ndarray, "frames 3"]]:
+    """Flexion, twist and bend of pelvis (without heading) and trunk: moves, gait, breath, sway."""
     turns = {name: channels[name] + channels[f"{name}_turn"] for name in TRUNK}
     turns["pelvis"] = channels["pelvis"].copy()
     slow = smooth_noise(rng, times_s, period_s=2.2, size=15) * np.radians(0.9)
@@ -91,7 +112,13 @@ def _trunk(
     turns["neck"] += np.stack([0.0 * swing, -0.1 * swing, 0.0 * swing], axis=1)
     breath = np.sin(2.0 * math.pi * (0.27 * times_s + rng.random()))
     turns["chest"][:, 0] -= math.radians(0.6) * breath
-    # A twist about z, then flexion, then a bend to the side, as in `draft.draw_trunk`.
+    return turns
+
+
+def _turned(
+    turns: dict[str, Float[np.ndarray, "frames 3"]],
+) -> dict[str, Float[np.ndarray, "frames 3 3"]]:
+    """Rotations: a bend to the side, then flexion, then a twist about z."""
     return {
         name: rotation_z(t[:, 1]) @ rotation_x(t[:, 0]) @ rotation_y(t[:, 2])
         for name, t in turns.items()
@@ -132,7 +159,7 @@ def _highest(
         way = ankle[:, :2] - position_mm[:, :2] - hip[:, :2]
         drop = np.sqrt(np.maximum(reach_mm**2 - dot(way, way), (0.1 * reach_mm) ** 2))
         limits.append(ankle[:, 2] + drop - hip[:, 2])
-    return lower_envelope(np.minimum(*limits), 0.045)
+    return lower_envelope(np.minimum(*limits), 0.03)
 
 
 def _leg(
@@ -143,11 +170,13 @@ def _leg(
     ankle_mm: Float[np.ndarray, "frames 3"],
     foot: Float[np.ndarray, "frames 3 3"],
     knee_out_rad: Float[np.ndarray, " frames"],
+    load: Float[np.ndarray, " frames"],
 ) -> None:
-    """Bring an ankle to its place; the knee points over the foot, or outward by an angle."""
+    """Bring an ankle to its place; the knee points over a foot that carries, or outward."""
     pelvis, outward = local["pelvis"], outward_sign(side)
     hip = position_mm + pelvis @ body.offsets_mm[body.index[f"{side}_thigh"]]
-    hinge = unit(unit(pelvis[:, :, 0] * [1.0, 1.0, 0.0]) + foot[:, :, 0] * [1.0, 1.0, 0.0])
+    hinge = unit(pelvis[:, :, 0] * [1.0, 1.0, 0.0])
+    hinge = unit(hinge + load[:, None] * foot[:, :, 0] * [1.0, 1.0, 0.0])
     way = unit(ankle_mm - hip)
     forward = unit(np.cross(way, hinge))
     aside = np.cross(forward, way)
@@ -170,8 +199,6 @@ def limited_rotation(
     rotation: Float[np.ndarray, "frames 3 3"], limit_rad: float
 ) -> Float[np.ndarray, "frames 3 3"]:
     """The rotation, turned by no more than a limit about its axis."""
-    from scipy.spatial.transform import Rotation
-
     vector = Rotation.from_matrix(rotation).as_rotvec()
     angle = np.sqrt(dot(vector, vector))
     scale = np.minimum(1.0, limit_rad / np.maximum(angle, 1e-9))

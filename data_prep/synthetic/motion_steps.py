@@ -44,8 +44,8 @@ class FootTrack:
     """x, y of the ankle above the flat sole, height of the sole, yaw, roll."""
     pitch: Channel
     """Turn about the tip of the toes (> 0, heel up) or about the heel (< 0), radians."""
-    lifts: list[tuple[float, float, float]] = field(default_factory=list)
-    """Start and end of each swing in seconds, and how high it goes in millimetres."""
+    lifts: list[tuple[float, float, np.ndarray]] = field(default_factory=list)
+    """Start and end of each swing in seconds, and how far it leaves the straight way (x, y, z)."""
 
     def step(
         self,
@@ -55,15 +55,16 @@ class FootTrack:
         *,
         lift_mm: float,
         roll_rad: float = 0.0,
+        aside_mm: Float[np.ndarray, "2"] | None = None,
     ) -> None:
         """Swing the foot to a place; `roll_rad` is how far the heel rises before."""
         self.place.move(place, start_s, end_s)
-        self.lifts.append((start_s, end_s, lift_mm))
+        aside = np.zeros(2) if aside_mm is None else aside_mm
+        self.lifts.append((start_s, end_s, np.append(aside, lift_mm)))
         if roll_rad > 0.0:
             length_s = end_s - start_s
-            strike = -0.6 * roll_rad
-            self.pitch.move(roll_rad, start_s - 0.42 * length_s, start_s + 0.2 * length_s)
-            self.pitch.move(strike, start_s + 0.2 * length_s, end_s)
+            self.pitch.move(roll_rad, start_s - 0.6 * length_s, start_s + 0.15 * length_s)
+            self.pitch.move(-0.4 * roll_rad, start_s + 0.15 * length_s, end_s)
             self.pitch.move(0.0, end_s, end_s + 0.3 * length_s)
 
     def swings(self, times_s: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
@@ -88,10 +89,10 @@ class FootTrack:
         flat = rotation_z(place[:, 3])
         ankle = place[:, :3] + apply(flat, pivot) - apply(turn, pivot)
         ankle[:, 2] += foot.ankle_mm
-        for start_s, end_s, lift_mm in self.lifts:
+        for start_s, end_s, lift in self.lifts:
             first, last = np.searchsorted(times_s, (start_s, end_s))
             phase = (times_s[first:last] - start_s) / (end_s - start_s)
-            ankle[first:last, 2] += lift_mm * bump(phase)
+            ankle[first:last] += bump(phase)[:, None] * lift
         return ankle, turn
 
 
