@@ -69,7 +69,7 @@ def people_of(
     skeleton = skeleton_by_name(take.skeleton)
     joints = take.joints_camera_mm
     weight = np.ones((*joints.shape[:2], 3)) if take.weight is None else take.weight
-    labelled = (weight > 0).any(-1)
+    labelled = np.any(weight > 0, axis=-1)
     faults = _label_faults(joints, labelled, skeleton)
     sound = np.array([row not in faults for row in range(len(take))], bool)
     image_px = project(take, sound)
