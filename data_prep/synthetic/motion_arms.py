@@ -9,13 +9,18 @@ from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic.arms import FREE_ARM, draw_arms
 from data_prep.synthetic.draft import Draft, Mixture, outward_sign
-from data_prep.synthetic.limits import intersection_mm, limit_excess
-from data_prep.synthetic.motion_curves import Channel, smooth_noise
+from data_prep.synthetic.limits import intersection_mm, limit_excess, overlaps
+from data_prep.synthetic.motion_curves import Channel, ease, smooth_noise
 from data_prep.synthetic.motion_score import Score, Span
 from data_prep.synthetic.motion_solve import Carried
 from data_prep.synthetic.rotations import rotation_x, rotation_z, shortest_rotation, transposed
 
 NUM_ATTEMPTS = 12
+TOLERATED_FAULT = 12.0
+"""What an arm may do wrong on its way: millimetres inside the body, or degrees of limit x 1.7."""
+VIAS = ("gesture", "front", "wave", "hang")
+"""What arms pass through where the straight way is barred."""
+_PHASES = np.linspace(0.08, 0.92, 8)
 LOWEST_KNUCKLE_MM = 45.0
 HANGING = ("hang", "two_swing")
 _DOWN = np.array([0.0, 0.0, -1.0])
@@ -97,27 +102,92 @@ def _next_key(
     if span.legs in ("chair", "floor"):
         names = {side: SEATED.get(name, name) for side, name in names.items()}
     hold = min(float(rng.uniform(*HOLD_S[name])) for name in names.values()) * tempo
-    moving = 0.55 * tempo
-    frame = int(np.searchsorted(times_s, min(now_s + moving + 0.3 * hold, span.end_s)))
-    local = _key_pose(score, carried, min(frame, len(times_s) - 1), names, span.legs)
+    middle = min(now_s + 0.55 * tempo + 0.3 * hold, span.end_s)
+    local = _key_pose(score, carried, _frame(times_s, middle), names, span.legs)
     ends = []
-    for side in ("l", "r"):
-        value = _pack(local, side, names[side])
+    for side, name in names.items():
+        value = _pack(local, side, name)
         if side not in tracks:
-            tracks[side] = ArmTrack(pose=Channel(value=value), name=names[side])
+            tracks[side] = ArmTrack(pose=Channel(value=value), name=name)
         track = tracks[side]
-        stays = track.name == names[side] and names[side] in LASTING and rng.random() < 0.8
-        if stays:
-            ends.append(now_s + moving)
+        if track.name == name and name in LASTING and rng.random() < 0.8:
+            ends.append(now_s + 0.5 * tempo)
             continue
-        value = _same_hemisphere(value, track.pose.value)
-        duration = float(np.clip(0.3 + _angle(value, track.pose.value) / 3.4, 0.32, 1.3)) * tempo
-        if names[side] == "wave" and track.name == "wave":
+        duration = _duration_s(value, track.pose.value, tempo)
+        if name == track.name == "wave":
             duration = 0.3 * tempo
-        track.pose.move(value, now_s, now_s + duration)
-        track.name = names[side]
-        ends.append(now_s + duration)
+        ends.append(_move(score, carried, times_s, track, side, value, now_s, duration))
+        track.name = name
     return max(ends) + hold
+
+
+def _frame(times_s: Float[np.ndarray, " frames"], time_s: float) -> int:
+    return min(int(np.searchsorted(times_s, time_s)), len(times_s) - 1)
+
+
+def _move(
+    score: Score,
+    carried: Carried,
+    times_s: Float[np.ndarray, " frames"],
+    track: ArmTrack,
+    side: str,
+    value: Float[np.ndarray, "14"],
+    now_s: float,
+    duration_s: float,
+) -> float:
+    """Move an arm on a way that keeps to its limits and off the body; returns when it ends."""
+    before = track.pose.value
+    frames = [_frame(times_s, now_s + p * duration_s) for p in _PHASES]
+    best: tuple[float, np.ndarray | None] = (
+        _way_fault(score, carried, side, frames, before, value),
+        None,
+    )
+    for name in VIAS:
+        if best[0] <= TOLERATED_FAULT:
+            break
+        middle = frames[len(frames) // 2]
+        local = _key_pose(score, carried, middle, {side: name}, "stand", num_attempts=4)
+        via = _same_hemisphere(_pack(local, side, name), before)
+        fault = max(
+            _way_fault(score, carried, side, frames, before, via),
+            _way_fault(score, carried, side, frames, via, value),
+        )
+        if fault < best[0]:
+            best = (fault, via)
+    if best[1] is None:
+        track.pose.move(_same_hemisphere(value, before), now_s, now_s + duration_s)
+        return now_s + duration_s
+    tempo = score.style.tempo
+    first, second = _duration_s(best[1], before, tempo), _duration_s(value, best[1], tempo)
+    track.pose.move(best[1], now_s, now_s + first)
+    start = now_s + 0.8 * first  # the two moves flow into one another
+    track.pose.move(_same_hemisphere(value, best[1]), start, start + second)
+    return start + second
+
+
+def _way_fault(
+    score: Score,
+    carried: Carried,
+    side: str,
+    frames: list[int],
+    before: Float[np.ndarray, "14"],
+    after: Float[np.ndarray, "14"],
+) -> float:
+    """How much an arm breaks its limits or enters the body on its way, at worst."""
+    pose = before + ease(_PHASES)[:, None] * (_same_hemisphere(after, before) - before)
+    local = {name: turns[frames] for name, turns in carried.local.items()}
+    level = _level(score, local, carried.root_mm[frames])
+    local |= _unpack(side, pose, level)
+    excess = limit_excess({n: t for n, t in local.items() if n.startswith(f"{side}_")})
+    skeleton = score.body.pose_frames(local, carried.root_mm[frames])
+    found = overlaps(score.body, skeleton)
+    other = "r" if side == "l" else "l"
+    own = [
+        any(f"{side}_{part}" in pair for part in ("forearm", "hand"))
+        and not any(f"{other}_{part}" in pair for part in ("forearm", "hand", "upperarm"))
+        for pair in found.pairs
+    ]
+    return float((np.maximum(0.0, found.depth_mm[:, own].max(axis=1)) + 100.0 * excess).max())
 
 
 def _choose(score: Score, mixture: Mixture) -> dict[str, str]:
@@ -135,16 +205,22 @@ def _choose(score: Score, mixture: Mixture) -> dict[str, str]:
 
 
 def _key_pose(
-    score: Score, carried: Carried, frame: int, names: dict[str, str], legs: str
+    score: Score,
+    carried: Carried,
+    frame: int,
+    names: dict[str, str],
+    legs: str,
+    *,
+    num_attempts: int = NUM_ATTEMPTS,
 ) -> dict[str, np.ndarray]:
     """Draw the arms of one frame, as free of faults as a few attempts allow."""
     own = {name: turns[frame] for name, turns in carried.local.items()}
     own["pelvis"] = rotation_z(-carried.heading_rad[frame]) @ own["pelvis"]
     best, least = own, math.inf
-    for _ in range(NUM_ATTEMPTS):
+    for _ in range(num_attempts):
         draft = Draft(body=score.body, rng=score.rng, local=dict(own), legs=legs)
-        draft_names = {s: "hang" if n in HANGING else n for s, n in names.items()}
-        draw_arms(draft, (draft_names["l"], draft_names["r"]))
+        plain = {s: "hang" if n in HANGING else n for s, n in names.items()}
+        draw_arms(draft, (plain.get("l", "hang"), plain.get("r", "hang")))
         skeleton = draft.skeleton()
         fault = max(0.0, float(intersection_mm(score.body, skeleton)) - 6.0)
         fault += 100.0 * float(limit_excess(draft.local))
@@ -178,10 +254,11 @@ def _same_hemisphere(value: np.ndarray, before: np.ndarray) -> np.ndarray:
     return out
 
 
-def _angle(value: np.ndarray, before: np.ndarray) -> float:
-    """How far the upper arm or the elbow has to turn, radians."""
+def _duration_s(value: np.ndarray, before: np.ndarray, tempo: float) -> float:
+    """How long a move takes that turns the upper arm or the elbow so far."""
     cosine = min(1.0, abs(float(value[4:8] @ before[4:8])))
-    return max(2.0 * math.acos(cosine), abs(float(value[12] - before[12])))
+    angle = max(2.0 * math.acos(cosine), abs(float(value[12] - before[12])))
+    return float(np.clip(0.3 + angle / 3.4, 0.32, 1.3)) * tempo
 
 
 def arm_rotations(
@@ -194,24 +271,42 @@ def arm_rotations(
 ) -> dict[str, Float[np.ndarray, "frames 3 3"]]:
     """Local rotations of both arms in every frame; hanging arms swing against the legs."""
     local: dict[str, np.ndarray] = {}
-    body = score.body
-    chest = body.pose_frames(carried.local, carried.root_mm).rotations[:, body.index["chest"]]
-    level = Rotation.from_matrix(shortest_rotation(_DOWN, transposed(chest) @ _DOWN)).as_rotvec()
+    level = _level(score, carried.local, carried.root_mm)
     for side, track in tracks.items():
         pose = track.pose.at(times_s)
-        clavicle, upperarm, hand = (
-            Rotation.from_quat(pose[:, 4 * i : 4 * i + 4]).as_matrix() for i in range(3)
-        )
-        bend, hanging = pose[:, 12], pose[:, 13]
         noise = smooth_noise(rng, times_s, period_s=1.4, size=3) * np.radians(1.2)
         swing = outward_sign(side) * score.style.swing_rad * carried.stride
-        swing *= 0.15 + 0.85 * hanging
-        hung = Rotation.from_rotvec(level * hanging[:, None]).as_matrix()
-        local[f"{side}_clavicle"] = clavicle
-        local[f"{side}_upperarm"] = (
-            hung @ rotation_x(swing + noise[:, 0]) @ rotation_z(noise[:, 1]) @ upperarm
-        )
-        bend = np.clip(bend + 0.5 * np.maximum(0.0, -swing) + noise[:, 2], 0.02, 2.55)
-        local[f"{side}_forearm"] = rotation_x(-bend)
-        local[f"{side}_hand"] = hand
+        swing *= 0.15 + 0.85 * pose[:, 13]
+        noise[:, 0] += swing
+        noise[:, 2] += 0.5 * np.maximum(0.0, -swing)
+        local |= _unpack(side, pose, level, noise)
     return local
+
+
+def _level(
+    score: Score, local: dict[str, np.ndarray], root_mm: Float[np.ndarray, "frames 3"]
+) -> Float[np.ndarray, "frames 3"]:
+    """Rotation vector that turns the chest's down to where gravity pulls."""
+    index = score.body.index["chest"]
+    chest = score.body.pose_frames(local, root_mm).rotations[:, index]
+    return Rotation.from_matrix(shortest_rotation(_DOWN, transposed(chest) @ _DOWN)).as_rotvec()
+
+
+def _unpack(
+    side: str,
+    pose: Float[np.ndarray, "frames 14"],
+    level: Float[np.ndarray, "frames 3"],
+    more_rad: Float[np.ndarray, "frames 3"] | None = None,
+) -> dict[str, Float[np.ndarray, "frames 3 3"]]:
+    """Local rotations of an arm; `more_rad` swings and twists the upper arm and bends the elbow."""
+    clavicle, upperarm, hand = (
+        Rotation.from_quat(pose[:, 4 * i : 4 * i + 4]).as_matrix() for i in range(3)
+    )
+    more = np.zeros((len(pose), 3)) if more_rad is None else more_rad
+    hung = Rotation.from_rotvec(level * pose[:, 13:14]).as_matrix()
+    return {
+        f"{side}_clavicle": clavicle,
+        f"{side}_upperarm": hung @ rotation_x(more[:, 0]) @ rotation_z(more[:, 1]) @ upperarm,
+        f"{side}_forearm": rotation_x(-np.clip(pose[:, 12] + more[:, 2], 0.02, 2.55)),
+        f"{side}_hand": hand,
+    }

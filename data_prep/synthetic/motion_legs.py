@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_prep.synthetic.draft import outward_sign
 from data_prep.synthetic.motion import Seat
 from data_prep.synthetic.motion_score import AREA_HALF_MM, Score, Stance
 
@@ -275,23 +274,21 @@ def _arrange_floor_legs(score: Score) -> None:
         kind = both
         if both != "crossed" and score.rng.random() < 0.35:
             kind = score.rng.choice(["out", "up"])
-        begin = score.now_s + 0.5 * i
-        pitch, lift, roll, knee = 0.0, 50.0, 0.0, score.degrees(0, 20)
+        begin = score.now_s + 0.75 * i
+        pitch, lift, knee = 0.0, 50.0, score.degrees(0, 20)
         if kind == "out":
             ahead, x, pitch = score.uniform(0.86, 0.97), score.uniform(70, 240), -50.0
         elif kind == "up":
             ahead, x = score.uniform(0.66, 0.84), score.uniform(80, 180)
         else:
-            ahead, x = 0.37 + 0.12 * (side == "l"), score.uniform(-70, 10)
-            knee, roll = score.degrees(62, 72), outward_sign(side) * math.radians(35.0)
-        toe_out = score.degrees(-80, -60) if kind == "crossed" else score.degrees(0, 14)
-        offset = (x, (ahead - FLOOR_SEAT) * leg, toe_out)
+            ahead, x = 0.53 + 0.13 * (side == "l"), score.uniform(-70, -10)
+            knee = score.degrees(36, 46)
+        offset = (x, (ahead - FLOOR_SEAT) * leg, score.degrees(0, 14))
         place = score.foot_place(side, offset)
-        place[4] = roll
         score.feet[side].step(place, begin, begin + 0.9, lift_mm=lift)
         score.feet[side].pitch.move(math.radians(pitch), begin, begin + 0.9)
         score.channels[f"{side}_knee"].move(knee, begin, begin + 0.9)
-    score.advance(1.5)
+    score.advance(1.7)
 
 
 def _get_up(score: Score, duration_s: float) -> None:
