@@ -104,6 +104,11 @@ def convert(
         OSError: If the folder cannot be written.
     """
     config, part = config or ConversionConfig(), part or Part()
+    if overwrite and part.count > 1:
+        raise ValueError(
+            f"--overwrite with --shard {part.number}/{part.count} would remove what other machines "
+            f"write; empty {store} first, or name another folder"
+        )
     say = partial(console.print, soft_wrap=True, markup=False) if console else _silent
     selection = select_jobs(reader, config)
     for note in (*reader.notes, *selection.notes):

@@ -97,7 +97,10 @@ def begin_store(
     plan_path = directory / PLAN_NAME
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        content = {path.name for path in directory.iterdir()}
+        # Another machine that begins the same store may have its plan under a temporary name yet.
+        content = {
+            path.name for path in directory.iterdir() if not path.name.startswith(f".{PLAN_NAME}.")
+        }
         if content and not content & {PLAN_NAME, MANIFEST_NAME}:
             raise ValueError(f"{directory} exists and is not a store; name a new or empty folder")
         if overwrite:

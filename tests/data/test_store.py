@@ -280,6 +280,12 @@ def test_an_unwritable_folder_is_named(tmp_path):
         writer.close()
 
 
+def test_a_store_that_another_machine_is_just_beginning_is_begun_too(tmp_path):
+    (tmp_path / ".plan.json.other-host.17.0a1b2c3d").write_text("{")
+    assert begin_store(tmp_path, plan={"source": "same"}) == set()
+    assert (tmp_path / "plan.json").is_file()
+
+
 def change_manifest(path, **changes):
     manifest = json.loads((path / "store.json").read_text())
     (path / "store.json").write_text(json.dumps({**manifest, **changes}))
