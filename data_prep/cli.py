@@ -15,9 +15,12 @@ from rich.markup import escape
 from data_prep.boxes import BOXES
 from data_prep.convert import ConversionConfig, Part, convert
 from data_prep.human36m import PROTOCOLS
+from data_prep.measure import measure
 from data_prep.people import LENSES
+from data_prep.sheet import overlay_sheet, write_sheet
+from data_prep.summary import print_summary
 from data_prep.takes import Reader
-from data_prep.verify import check_records, print_summary, write_sheet
+from data_prep.verify import check_records, compare_with_release
 from pose3d.data.store import open_store
 
 app = typer.Typer(
@@ -33,6 +36,7 @@ Lens = StrEnum("Lens", list(LENSES))
 Shifted = StrEnum("Shifted", ["protocol", "block", "correct", "keep"])
 Protocol = StrEnum("Protocol", {name.replace("-", "_"): name for name in PROTOCOLS})
 Translation = StrEnum("Translation", {"auto": "auto", "centre": "centre", "minus_rc": "minus-rc"})
+Intrinsics = StrEnum("Intrinsics", ["human36m", "estimated"])
 Renderer = StrEnum("Renderer", ["auto", "opengl", "numpy"])
 
 NUM_CORES = (
@@ -156,9 +160,9 @@ def _convert(
         )
         if problems:
             typer.echo(f"{len(problems)} problems:")
-            _list(problems)
+            _list(problems, most=len(problems))
             raise typer.Exit(1)
-        typer.echo("no problems; nothing was written")
+        typer.echo("no problems; no store was written")
         return
     assert store is not None
     result = convert(
@@ -206,6 +210,79 @@ def rle_json(
     )
 
 
+@layout("h36m-fetch")
+def h36m_fetch(
+    source: Annotated[Path, typer.Argument(help="Folder 'processed', with S1/Directions-1/.")],
+    intrinsics: Annotated[
+        Intrinsics,
+        typer.Option(help="Human3.6M's cameras with distortion, or the files' estimates without."),
+    ] = Intrinsics.human36m,
+) -> Reader:
+    """Convert the tree that h36m-fetch makes of Human3.6M's archives; a stopped run goes on."""
+    from data_prep.readers.h36m_fetch import H36mFetchReader
+
+    return H36mFetchReader(source, intrinsics=intrinsics.value)
+
+
+Images = Annotated[Path | None, typer.Option(help="Folder of the images; found if not given.")]
+Annotation = Annotated[
+    list[str] | None,
+    typer.Option("--annotation", help="Annotation file; found if not given. May be repeated."),
+]
+Split = StrEnum("Split", ["auto", "train", "test"])
+SplitOption = Annotated[
+    Split, typer.Option(help="Set of the records; auto: files named val or test make the test set.")
+]
+MinJoints = Annotated[int, typer.Option(min=1, help="Leave out people with fewer labelled joints.")]
+
+
+@layout("coco-json")
+def coco_json(
+    source: Annotated[Path, typer.Argument(help="Folder of annotations and images, or a file.")],
+    images: Images = None,
+    annotation: Annotation = None,
+    split: SplitOption = Split.auto,
+    min_joints: MinJoints = 1,
+) -> Reader:
+    """Convert people with 2-D joints in COCO's layout; depth gets no weight."""
+    from data_prep.readers.coco_json import CocoJsonReader
+
+    return CocoJsonReader(
+        source,
+        images=images,
+        annotations=annotation or (),
+        split=split.value,
+        min_joints=min_joints,
+    )
+
+
+@layout("mpii-json")
+def mpii_json(
+    source: Annotated[Path, typer.Argument(help="Folder of annotations and images, or a file.")],
+    images: Images = None,
+    annotation: Annotation = None,
+    split: SplitOption = Split.auto,
+    min_joints: MinJoints = 1,
+    first_pixel: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=1, help="What labels call the first pixel; 0, and 1 in HRNet's lists."
+        ),
+    ] = None,
+) -> Reader:
+    """Convert MPII's people, annot_mpii.json or HRNet's lists; depth gets no weight."""
+    from data_prep.readers.mpii_json import MpiiJsonReader
+
+    return MpiiJsonReader(
+        source,
+        images=images,
+        annotations=annotation or (),
+        split=split.value,
+        min_joints=min_joints,
+        first_pixel=first_pixel,
+    )
+
+
 @app.command()
 def synthetic(
     store: StoreArgument,
@@ -246,20 +323,32 @@ def verify(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows of the sheet.")] = 5,
     columns: Annotated[int, typer.Option(min=1, help="Columns of the sheet.")] = 6,
+    jobs: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = NUM_CORES,
+    decode: Annotated[bool, typer.Option(help="Decode every image, and check the digest.")] = True,
 ) -> None:
     """Check every record, draw labels on images; ends with 1 and a list if anything is wrong."""
     console = Console()
     opened = open_store(store)
     problems = []
     try:
-        opened.verify_digest()
+        if decode:
+            opened.verify_digest()
     except ValueError as error:
         problems.append(str(error))
-    problems += check_records(opened)
-    print_summary(opened, console)
+    geometry = measure(opened)
+    bar = Console(stderr=True)
+    problems += check_records(
+        opened,
+        decode=decode,
+        geometry=geometry,
+        num_jobs=jobs,
+        console=bar if bar.is_terminal else None,
+    )
+    problems += compare_with_release(opened).odd
+    print_summary(opened, console, geometry=geometry)
     if sheet is None:
         sheet = store / "overlay.png" if store.is_dir() else store.with_suffix(".overlay.png")
-    write_sheet(opened, sheet, rows=rows, columns=columns)
+    write_sheet(overlay_sheet(opened, rows=rows, columns=columns), sheet)
     typer.echo(f"labels on images: {sheet}")
     if problems:
         typer.echo(f"{len(problems)} problems:")
@@ -268,12 +357,12 @@ def verify(
     typer.echo(f"no problems in {len(opened)} records")
 
 
-def _list(lines: list[str]) -> None:
+def _list(lines: list[str], *, most: int = MAX_LISTED) -> None:
     """Print the first lines and how many there are more."""
-    for line in lines[:MAX_LISTED]:
+    for line in lines[:most]:
         typer.echo(f"  {line}")
-    if len(lines) > MAX_LISTED:
-        typer.echo(f"  and {len(lines) - MAX_LISTED} more")
+    if len(lines) > most:
+        typer.echo(f"  and {len(lines) - most} more")
 
 
 def main() -> None:

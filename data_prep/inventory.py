@@ -20,6 +20,8 @@ from pose3d.data.store import HUMAN36M_ACTIONS
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
 MAX_NAMED = 8
+SHIFTED_KEYS = tuple((subject, action_name(action), take) for subject, action, take in SHIFTED)
+"""The sequences of S9 whose poses are shifted."""
 
 Key = tuple[int, str, int]
 """Subject, action's name, subaction."""
@@ -204,13 +206,14 @@ def _gather_cameras(differing: Sequence[tuple[Holding, int]]) -> list[str]:
     return [f"{line} (camera {', '.join(names)})" for line, names in cameras.items()]
 
 
-def shifted_there(holdings: Sequence[Holding]) -> list[Key]:
-    """The sequences of S9 whose poses lie 200 mm off, as far as they are there."""
+def shifted_notes(holdings: Sequence[Holding], *, is_corrected: bool) -> list[str]:
+    """What is to be said of S9's shifted sequences, as far as they are there."""
+    fate = "this is taken off" if is_corrected else "they are kept so (--s9 correct takes it off)"
     keys = {holding.key for holding in holdings}
     return [
-        (subject, action_name(action), subaction)
-        for subject, action, subaction in SHIFTED
-        if (subject, action_name(action), subaction) in keys
+        f"{sequence_name(key)}: the release's poses lie 200 mm off along the world's x axis; {fate}"
+        for key in SHIFTED_KEYS
+        if key in keys
     ]
 
 
