@@ -131,16 +131,18 @@ class VideoFrames:
     def frames(self) -> Iterator[Image | ValueError]:
         """Decode the video; after a place that cannot be decoded every frame is an error."""
         path = self.folder / self.name
-        row, image = 0, None
-        for number, image in enumerate(decode_video(path)):
+        row, frame = 0, None
+        for number, frame in enumerate(decode_video(path)):
+            if isinstance(frame, ValueError):
+                break
             while row < len(self) and self.position[row] == number:
-                yield image
+                yield frame.to_ndarray(format="bgr24")  # costs as much as decoding the frame
                 row += 1
-            if row == len(self) or isinstance(image, ValueError):
+            if row == len(self):
                 break
         for position in self.position[row:]:
             short = f"video {path} ends before its frame {position}; fetch it again"
-            yield image if isinstance(image, ValueError) else ValueError(short)
+            yield frame if isinstance(frame, ValueError) else ValueError(short)
 
 
 def open_video(path: Path) -> Any:
@@ -167,8 +169,12 @@ def open_video(path: Path) -> Any:
     return container
 
 
-def decode_video(path: Path) -> Iterator[Image | ValueError]:
-    """Every frame of a video, BGR; an error in the place of the first that cannot be decoded."""
+def decode_video(path: Path) -> Iterator[Any]:
+    """Every frame of a video as PyAV has it, and an error in the place of the first bad one.
+
+    A decoder makes up what damaged bytes do not tell and says so: such a frame is bad, and so are
+    those after it, which are made from it.
+    """
     try:
         container = open_video(path)
     except ValueError as error:
@@ -189,7 +195,10 @@ def decode_video(path: Path) -> Iterator[Image | ValueError]:
                     f"video {path} is damaged at frame {number} ({_reason(error)}); fetch it again"
                 )
                 return
-            yield frame.to_ndarray(format="bgr24")
+            if frame.is_corrupt:
+                yield ValueError(f"video {path} is damaged at frame {number}; fetch it again")
+                return
+            yield frame
             number += 1
 
 
