@@ -233,6 +233,29 @@ def _behind(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> 
     )
 
 
+def _shin(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
+    """Outside the own knee, as one who sits on the floor holds the legs."""
+    outward = outward_sign(side)
+    knee = draft.body.point_mm(skeleton, f"{side}_shank")
+    offset = np.array([outward * draft.uniform(85, 130), -draft.uniform(0, 90), 0.0])
+    offset[2] = draft.uniform(-60, 60)
+    return Reach(
+        wrist_mm=knee + offset,
+        elbow=np.array([outward, 0.3, -0.7]),
+        hand=np.array([-0.5 * outward, -0.8, -0.2]),
+    )
+
+
+def _beside(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
+    """On the floor beside the pelvis."""
+    outward = outward_sign(side)
+    return Reach(
+        wrist_mm=np.array([outward * draft.uniform(270, 400), draft.uniform(-90, 170), -45.0]),
+        elbow=np.array([0.6 * outward, 1.0, 0.0]),
+        hand=np.array([0.5 * outward, draft.uniform(-0.6, 0.6), -0.3]),
+    )
+
+
 def _leash(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
     """Held out, low and in front, to a pulling dog."""
     length = draft.uniform(0.8, 0.99) * _arm_mm(draft)
@@ -264,7 +287,9 @@ TARGETS: dict[str, Target] = {
     "hip": _hip,
     "two_crossed": _crossed,
     "knee": _knee,
+    "shin": _shin,
     "behind": _behind,
+    "beside": _beside,
     "leash": _leash,
 }
 """What the hands reach for, by name; names with two_ hold for both arms together."""

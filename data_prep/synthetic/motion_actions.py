@@ -89,7 +89,16 @@ ACTIONS: dict[str, Action] = {
     "SittingDown": Action(
         legs=({"floor": 1.0}, {"floor": 0.8, "crouch": 0.2}),
         arms={
-            "": {"knee": 0.35, "behind": 0.2, "front": 0.25, "one:behind": 0.2},
+            "": {"low": 0.4, "hang": 0.3, "front": 0.3},
+            "floor": {
+                "behind": 0.15,
+                "beside": 0.2,
+                "shin": 0.25,
+                "knee": 0.1,
+                "gesture": 0.1,
+                "one:behind": 0.1,
+                "one:beside": 0.1,
+            },
             **_DOWN_ARMS,
         },
     ),

@@ -9,19 +9,19 @@ from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic.arms import FREE_ARM, draw_arms
 from data_prep.synthetic.draft import Draft, Mixture, outward_sign
-from data_prep.synthetic.limits import intersection_mm, limit_excess, overlaps
+from data_prep.synthetic.limits import limit_excess, overlaps
 from data_prep.synthetic.motion_curves import Channel, ease, smooth_noise
 from data_prep.synthetic.motion_score import Score, Span
 from data_prep.synthetic.motion_solve import Carried
 from data_prep.synthetic.rotations import rotation_x, rotation_z, shortest_rotation, transposed
 
-NUM_ATTEMPTS = 12
+NUM_CHOICES = 4
+NUM_ATTEMPTS = 5
 TOLERATED_FAULT = 12.0
 """What an arm may do wrong on its way: millimetres inside the body, or degrees of limit x 1.7."""
 VIAS = ("gesture", "front", "wave", "hang")
 """What arms pass through where the straight way is barred."""
 _PHASES = np.linspace(0.08, 0.92, 8)
-LOWEST_KNUCKLE_MM = 45.0
 HANGING = ("hang", "two_swing")
 _DOWN = np.array([0.0, 0.0, -1.0])
 ARM_BONES = ("clavicle", "upperarm", "hand")
@@ -39,6 +39,8 @@ HOLD_S: dict[str, tuple[float, float]] = {
     "hip": (2.0, 7.0),
     "knee": (2.0, 8.0),
     "behind": (2.0, 8.0),
+    "beside": (2.0, 8.0),
+    "shin": (2.0, 7.0),
     "leash": (0.3, 1.6),
     "camera": (1.5, 5.0),
     "two_camera": (1.5, 6.0),
@@ -47,7 +49,10 @@ HOLD_S: dict[str, tuple[float, float]] = {
     "two_swing": (4.0, 12.0),
 }
 """How long a hand stays, from and to."""
-SEATED = {"hang": "knee", "hip": "front", "two_swing": "knee"}
+SEATED = {
+    "chair": {"hang": "knee", "hip": "front", "two_swing": "knee"},
+    "floor": {"hang": "beside", "hip": "shin", "front": "shin"},
+}
 """What those who sit do instead."""
 LASTING = ("ear", "hip", "hang", "two_swing", "head", "leash", "knee", "behind")
 """An arm that is drawn again under one of these names mostly stays as it is."""
@@ -98,15 +103,10 @@ def _next_key(
 ) -> float:
     """Write one move of both arms and how long they stay; returns when that ends."""
     rng, tempo = score.rng, score.style.tempo
-    names = _choose(score, mixture)
-    if span.legs in ("chair", "floor"):
-        names = {side: SEATED.get(name, name) for side, name in names.items()}
-    hold = min(float(rng.uniform(*HOLD_S[name])) for name in names.values()) * tempo
-    middle = min(now_s + 0.55 * tempo + 0.3 * hold, span.end_s)
-    local = _key_pose(score, carried, _frame(times_s, middle), names, span.legs)
+    names, values, hold = _draw_key(score, carried, times_s, span, mixture, now_s)
     ends = []
     for side, name in names.items():
-        value = _pack(local, side, name)
+        value = values[side]
         if side not in tracks:
             tracks[side] = ArmTrack(pose=Channel(value=value), name=name)
         track = tracks[side]
@@ -119,6 +119,32 @@ def _next_key(
         ends.append(_move(score, carried, times_s, track, side, value, now_s, duration))
         track.name = name
     return max(ends) + hold
+
+
+def _draw_key(
+    score: Score,
+    carried: Carried,
+    times_s: Float[np.ndarray, " frames"],
+    span: Span,
+    mixture: Mixture,
+    now_s: float,
+) -> tuple[dict[str, str], dict[str, np.ndarray], float]:
+    """What both arms do next, as what, and for how long; without fault if that is easy."""
+    tempo = score.style.tempo
+    least = math.inf
+    for _ in range(NUM_CHOICES):
+        names = _choose(score, mixture)
+        if span.legs in ("chair", "floor"):
+            names = {side: SEATED[span.legs].get(name, name) for side, name in names.items()}
+        hold = min(float(score.rng.uniform(*HOLD_S[name])) for name in names.values()) * tempo
+        stay = now_s + 0.7 * tempo + hold * np.array([0.0, 0.5, 1.0])
+        frames = [_frame(times_s, min(float(time_s), span.end_s)) for time_s in stay]
+        values, fault = _key_pose(score, carried, frames, names, span.legs)
+        if fault < least:
+            best, least = (names, values, hold), fault
+        if least <= TOLERATED_FAULT:
+            break
+    return best
 
 
 def _frame(times_s: Float[np.ndarray, " frames"], time_s: float) -> int:
@@ -138,30 +164,27 @@ def _move(
     """Move an arm on a way that keeps to its limits and off the body; returns when it ends."""
     before = track.pose.value
     frames = [_frame(times_s, now_s + p * duration_s) for p in _PHASES]
-    best: tuple[float, np.ndarray | None] = (
-        _way_fault(score, carried, side, frames, before, value),
-        None,
-    )
+    best: np.ndarray | None = None
+    least = _way_fault(score, carried, side, frames, before, value)
     for name in VIAS:
-        if best[0] <= TOLERATED_FAULT:
+        if least <= TOLERATED_FAULT:
             break
-        middle = frames[len(frames) // 2]
-        local = _key_pose(score, carried, middle, {side: name}, "stand", num_attempts=4)
-        via = _same_hemisphere(_pack(local, side, name), before)
+        middle = [frames[len(frames) // 2]]
+        via = _key_pose(score, carried, middle, {side: name}, "stand")[0][side]
         fault = max(
             _way_fault(score, carried, side, frames, before, via),
             _way_fault(score, carried, side, frames, via, value),
         )
-        if fault < best[0]:
-            best = (fault, via)
-    if best[1] is None:
+        if fault < least:
+            best, least = _same_hemisphere(via, before), fault
+    if best is None:
         track.pose.move(_same_hemisphere(value, before), now_s, now_s + duration_s)
         return now_s + duration_s
     tempo = score.style.tempo
-    first, second = _duration_s(best[1], before, tempo), _duration_s(value, best[1], tempo)
-    track.pose.move(best[1], now_s, now_s + first)
+    first, second = _duration_s(best, before, tempo), _duration_s(value, best, tempo)
+    track.pose.move(best, now_s, now_s + first)
     start = now_s + 0.8 * first  # the two moves flow into one another
-    track.pose.move(_same_hemisphere(value, best[1]), start, start + second)
+    track.pose.move(_same_hemisphere(value, best), start, start + second)
     return start + second
 
 
@@ -175,19 +198,33 @@ def _way_fault(
 ) -> float:
     """How much an arm breaks its limits or enters the body on its way, at worst."""
     pose = before + ease(_PHASES)[:, None] * (_same_hemisphere(after, before) - before)
+    return _fault(score, carried, frames, {side: pose})
+
+
+def _fault(
+    score: Score, carried: Carried, frames: list[int], poses: dict[str, np.ndarray]
+) -> float:
+    """How much arms break their limits or enter body or floor in some frames, at worst."""
+    body, root_mm = score.body, carried.root_mm[frames]
     local = {name: turns[frames] for name, turns in carried.local.items()}
-    level = _level(score, local, carried.root_mm[frames])
-    local |= _unpack(side, pose, level)
-    excess = limit_excess({n: t for n, t in local.items() if n.startswith(f"{side}_")})
-    skeleton = score.body.pose_frames(local, carried.root_mm[frames])
-    found = overlaps(score.body, skeleton)
-    other = "r" if side == "l" else "l"
-    own = [
-        any(f"{side}_{part}" in pair for part in ("forearm", "hand"))
-        and not any(f"{other}_{part}" in pair for part in ("forearm", "hand", "upperarm"))
-        for pair in found.pairs
-    ]
-    return float((np.maximum(0.0, found.depth_mm[:, own].max(axis=1)) + 100.0 * excess).max())
+    level = _level(score, local, root_mm)
+    arms: dict[str, np.ndarray] = {}
+    for side, pose in poses.items():
+        arms |= _unpack(side, pose, level)
+    skeleton = body.pose_frames(local | arms, root_mm)
+    found = overlaps(body, skeleton)
+    own = [_is_of_arms(pair, tuple(poses)) for pair in found.pairs]
+    fault = np.maximum(0.0, found.depth_mm[:, own].max(axis=1) - 6.0) + 100.0 * limit_excess(arms)
+    for side in poses:
+        wrist, knuckle = (body.point_mm(skeleton, f"{side}_{p}") for p in ("hand", "knuckle"))
+        fault = fault + np.maximum(0.0, 15.0 - (2.0 * knuckle - wrist)[:, 2])  # the fingers' tips
+    return float(fault.max())
+
+
+def _is_of_arms(pair: tuple[str, str], sides: tuple[str, ...]) -> bool:
+    """Whether a pair of limbs has an arm of these sides, and no arm of another."""
+    arms = {limb[0] for limb in pair if limb.endswith(("arm", "hand"))}
+    return bool(arms) and arms <= set(sides)
 
 
 def _choose(score: Score, mixture: Mixture) -> dict[str, str]:
@@ -207,30 +244,28 @@ def _choose(score: Score, mixture: Mixture) -> dict[str, str]:
 def _key_pose(
     score: Score,
     carried: Carried,
-    frame: int,
+    frames: list[int],
     names: dict[str, str],
     legs: str,
-    *,
-    num_attempts: int = NUM_ATTEMPTS,
-) -> dict[str, np.ndarray]:
-    """Draw the arms of one frame, as free of faults as a few attempts allow."""
+) -> tuple[dict[str, Float[np.ndarray, "14"]], float]:
+    """Draw arms for some frames, as free of faults in them as a few attempts allow; with those."""
+    frame = frames[len(frames) // 2]
     own = {name: turns[frame] for name, turns in carried.local.items()}
     own["pelvis"] = rotation_z(-carried.heading_rad[frame]) @ own["pelvis"]
-    best, least = own, math.inf
-    for _ in range(num_attempts):
+    plain = {s: "hang" if n in HANGING else n for s, n in names.items()}
+    best: dict[str, np.ndarray] = {}
+    least = math.inf
+    for _ in range(NUM_ATTEMPTS):
         draft = Draft(body=score.body, rng=score.rng, local=dict(own), legs=legs)
-        plain = {s: "hang" if n in HANGING else n for s, n in names.items()}
         draw_arms(draft, (plain.get("l", "hang"), plain.get("r", "hang")))
-        skeleton = draft.skeleton()
-        fault = max(0.0, float(intersection_mm(score.body, skeleton)) - 6.0)
-        fault += 100.0 * float(limit_excess(draft.local))
-        lowest = min(score.body.point_mm(skeleton, f"{s}_knuckle")[2] for s in ("l", "r"))
-        fault += max(0.0, LOWEST_KNUCKLE_MM - float(lowest + carried.root_mm[frame, 2]))
+        values = {side: _pack(draft.local, side, name) for side, name in names.items()}
+        poses = {side: np.tile(value, (len(frames), 1)) for side, value in values.items()}
+        fault = _fault(score, carried, frames, poses)
         if fault < least:
-            best, least = draft.local, fault
+            best, least = values, fault
         if least == 0.0:
             break
-    return best
+    return best, least
 
 
 def _pack(local: dict[str, np.ndarray], side: str, name: str) -> Float[np.ndarray, "14"]:

@@ -270,25 +270,26 @@ def _arrange_floor_legs(score: Score) -> None:
     """Move both legs to be stretched out, drawn up, or crossed."""
     leg = score.leg_mm
     both = score.rng.choice(["out", "up", "crossed"], p=[0.35, 0.4, 0.25])
-    for i, side in enumerate(SITES):
+    # The left foot crosses in front: it comes last and goes first.
+    for i, side in enumerate(("r", "l") if both == "crossed" else ("l", "r")):
         kind = both
         if both != "crossed" and score.rng.random() < 0.35:
             kind = score.rng.choice(["out", "up"])
-        begin = score.now_s + 0.75 * i
+        begin = score.now_s + 0.85 * i
         pitch, lift, knee = 0.0, 50.0, score.degrees(0, 20)
         if kind == "out":
             ahead, x, pitch = score.uniform(0.86, 0.97), score.uniform(70, 240), -50.0
         elif kind == "up":
             ahead, x = score.uniform(0.66, 0.84), score.uniform(80, 180)
         else:
-            ahead, x = 0.53 + 0.13 * (side == "l"), score.uniform(-70, -10)
-            knee = score.degrees(36, 46)
+            ahead, x = 0.46 + 0.21 * (side == "l"), score.uniform(-95, -45)
+            knee = score.degrees(24, 36)
         offset = (x, (ahead - FLOOR_SEAT) * leg, score.degrees(0, 14))
         place = score.foot_place(side, offset)
         score.feet[side].step(place, begin, begin + 0.9, lift_mm=lift)
         score.feet[side].pitch.move(math.radians(pitch), begin, begin + 0.9)
         score.channels[f"{side}_knee"].move(knee, begin, begin + 0.9)
-    score.advance(1.7)
+    score.advance(1.8)
 
 
 def _get_up(score: Score, duration_s: float) -> None:
@@ -303,7 +304,7 @@ def _get_up(score: Score, duration_s: float) -> None:
     score.advance(1.0)
     score.span(start, "floor")
     start = score.now_s
-    score.lean(16.0, 45.0, 0.0, 0.5 * duration_s)
+    score.lean(10.0, 30.0, 0.0, 0.5 * duration_s)
     score.move("offset", np.zeros(2), 0.0, 0.95 * duration_s)
     score.move("height", score.standing_mm(score.style.extension), 0.05 * duration_s, duration_s)
     score.move("load", 1.0, 0.6 * duration_s, 0.6 * duration_s)

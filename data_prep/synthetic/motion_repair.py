@@ -12,7 +12,7 @@ NUM_ROUNDS = 7
 TOLERATED_MM = 4.0
 LONGEST_PUSH_MM = 45.0
 SPREAD_FRAMES = 5.0
-HAND_OVER_FLOOR_MM = 28.0
+HAND_OVER_FLOOR_MM = 18.0
 
 
 def part_limbs(
@@ -42,9 +42,8 @@ def _pushes(body: Body, skeleton: PosedSkeletons) -> dict[str, Float[np.ndarray,
         deepest = np.argmax(depth * np.abs(signs), axis=1)
         way = depth[rows, deepest] * signs[deepest]
         pushes[side] = way[:, None] * found.apart[rows, deepest]
-        lowest = np.minimum(
-            *(body.point_mm(skeleton, f"{side}_{end}")[:, 2] for end in ("hand", "knuckle"))
-        )
+        wrist, knuckle = (body.point_mm(skeleton, f"{side}_{p}") for p in ("hand", "knuckle"))
+        lowest = np.minimum(wrist[:, 2], (2.0 * knuckle - wrist)[:, 2])  # the fingers' tips
         pushes[side][:, 2] += np.clip(HAND_OVER_FLOOR_MM - lowest, 0.0, LONGEST_PUSH_MM)
     return pushes
 
