@@ -1,0 +1,175 @@
+"""One camera's view of one performance of Human3.6M, and its cameras in whatever convention."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from data_prep.human36m import SUBJECTS, UNUSABLE_VIDEO, action_name, sequences
+from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
+from data_prep.takes import LazyTake, Take, human36m_unit_name
+from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
+
+MAX_TURN = 1e-3
+"""By how much an entry of a rotation may differ from Human3.6M's own."""
+MAX_SHIFT_MM = 2.0
+"""By how much a centre may differ from Human3.6M's own along an axis."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
+class View:
+    """What one of Human3.6M's cameras saw of one performance.
+
+    Attributes:
+        subject: 1, 5, 6, 7, 8, 9 or 11.
+        action: Human3.6M's number, 2 to 16.
+        subaction: 1 or 2.
+        camera_name: One of `HUMAN36M_CAMERA_NAMES`.
+
+    Raises:
+        ValueError: If Human3.6M has no such performance or camera.
+    """
+
+    subject: int
+    action: int
+    subaction: int
+    camera_name: str
+
+    def __post_init__(self) -> None:
+        if self.subject not in SUBJECTS:
+            known = ", ".join(f"S{subject}" for subject in SUBJECTS)
+            raise ValueError(f"subject S{self.subject} has no public poses; known: {known}")
+        action_name(self.action)
+        if (self.subject, self.action, self.subaction) not in sequences():
+            raise ValueError(f"subaction {self.subaction} is unknown, must be 1 or 2")
+        if self.camera_name not in HUMAN36M_CAMERA_NAMES:
+            known = ", ".join(HUMAN36M_CAMERA_NAMES)
+            raise ValueError(f"camera {self.camera_name} is unknown; known: {known}")
+
+    @property
+    def name(self) -> str:
+        """The unit's name, e.g. s_01_act_02_subact_01_ca_01."""
+        return human36m_unit_name(self.subject, self.action, self.subaction, self.camera_number)
+
+    @property
+    def camera_number(self) -> int:
+        """The camera's number, 1 to 4."""
+        return HUMAN36M_CAMERA_NAMES.index(self.camera_name) + 1
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether this is S11's view whose video cannot be used."""
+        return (self.subject, self.action, self.subaction, self.camera_name) == UNUSABLE_VIDEO
+
+    @property
+    def known_camera(self) -> Camera:
+        """The camera as it stood for the subject, with its lens."""
+        return subject_camera(self.subject, self.camera_name)
+
+    def image_sizes_px(self, count: int) -> Int[np.ndarray, "n 2"]:
+        """Width and height of so many images, pixels; layouts that state them get S7's wrong."""
+        return np.tile(IMAGE_SIZES_PX[self.subject, self.camera_name], (count, 1))
+
+    def unit(self, *, split: str | None, count: int, read: Callable[[], Take]) -> LazyTake:
+        """The unit that a reader lists for this view."""
+        return LazyTake(
+            name=self.name,
+            subject=self.subject,
+            action=action_name(self.action),
+            subaction=self.subaction,
+            camera_name=self.camera_name,
+            split=split,
+            count=count,
+            read=read,
+        )
+
+
+UNUSABLE_NOTE = (
+    "left out S11 Directions, take 2, camera 54138969 (file Directions.54138969): its video cannot "
+    "be used"
+)
+
+
+def recognised_camera(
+    subject: int,
+    camera_name: str,
+    *,
+    rotation: Float[np.ndarray, "3 3"],
+    translation: Float[np.ndarray, " 3"],
+    focal_px: Float[np.ndarray, " 2"],
+    principal_point_px: Float[np.ndarray, " 2"],
+    radial: Float[np.ndarray, " 3"],
+    tangential: Float[np.ndarray, " 2"],
+    name: str,
+) -> tuple[Camera, str]:
+    """A camera of a file in the store's convention, whichever the file has.
+
+    Human3.6M's cameras are known: of the rotation and its transpose (camera from world, world from
+    camera), and of the translation as the centre C or −R·C, in millimetres or metres, that
+    reading is taken that stands where the subject's camera stood.
+
+    Args:
+        subject: Subject's number.
+        camera_name: One of `HUMAN36M_CAMERA_NAMES`.
+        rotation: As the file has it.
+        translation: As the file has it.
+        focal_px: fx, fy, pixels.
+        principal_point_px: cx, cy, pixels.
+        radial: k1, k2, k3.
+        tangential: p1, p2.
+        name: What the camera is called in messages: file and entry.
+
+    Returns:
+        The camera, and how its rotation and translation were read.
+
+    Raises:
+        ValueError: Naming the entry, if no reading stands where Human3.6M's camera stood.
+    """
+    known = subject_camera(subject, camera_name)
+    camera_from_world, turned = _nearest(
+        {"camera from world": rotation, "world from camera": rotation.T}, known.rotation.numpy()
+    )
+    if np.abs(camera_from_world - known.rotation.numpy()).max() > MAX_TURN:
+        raise ValueError(
+            f"{name}: neither R nor its transpose is the rotation of Human3.6M's camera "
+            f"{camera_name} for S{subject}; the file is of another data set or damaged"
+        )
+    centre = translation.reshape(3)
+    minus_rc = -camera_from_world.T @ centre
+    centre_mm, placed = _nearest(
+        {
+            "the centre in mm": centre,
+            "the centre in m": 1000 * centre,
+            "−R·C in mm": minus_rc,
+            "−R·C in m": 1000 * minus_rc,
+        },
+        known.centre_world_mm.numpy(),
+    )
+    distance_mm = np.abs(centre_mm - known.centre_world_mm.numpy()).max()
+    if not distance_mm <= MAX_SHIFT_MM:
+        raise ValueError(
+            f"{name}: as {placed}, the translation is {distance_mm:.0f} mm from where Human3.6M's "
+            f"camera {camera_name} stood for S{subject}; the file is of another data set or damaged"
+        )
+    camera = Camera.from_parameters(
+        rotation=camera_from_world,
+        centre_world_mm=centre_mm,
+        focal_px=focal_px,
+        principal_point_px=principal_point_px,
+        radial=radial,
+        tangential=tangential,
+    )
+    return camera, f"R is {turned}, the translation {placed}"
+
+
+def _nearest(readings: dict[str, np.ndarray], wanted: np.ndarray) -> tuple[np.ndarray, str]:
+    """The reading that is nearest to what is wanted, and its name."""
+    name = min(readings, key=lambda reading: float(np.abs(readings[reading] - wanted).max()))
+    return np.asarray(readings[name], np.float64), name
+
+
+def camera_joints(camera: Camera, joints_world_mm: np.ndarray) -> Float[np.ndarray, "n joints 3"]:
+    """Joints of the world in a camera's frame, millimetres, float64."""
+    return camera.world_to_camera(torch.from_numpy(np.asarray(joints_world_mm, np.float64))).numpy()

@@ -1,0 +1,144 @@
+"""Worlds that look-alike trees are written from, and what a converted tree must equal."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.convert import ConversionConfig, convert
+from data_prep.lookalike.world import WorldReader, make_world
+from pose3d.data.store import open_store
+
+CROP_SIZE_PX = 96
+NEAR_MM = 0.01
+NEAR_PX = 0.01
+NEAR_GREY = 6.0
+"""Mean difference of grey levels that JPEG at a quality of 95 may make."""
+
+
+def place(store, row):
+    """Where a record belongs, whatever its source calls it."""
+    records = store.records
+    return (
+        *(str(records.split[row]), int(records.subject[row]), str(records.action[row])),
+        *(int(records.subaction[row]), str(records.camera_name[row]), int(records.frame[row])),
+    )
+
+
+def projected_px(store, rows):
+    """Joints of records in their crops, by the camera's own formula written out in NumPy."""
+    records, cameras = store.records, store.cameras
+    camera = cameras[torch.from_numpy(records.camera_index[rows])]
+    x, y, z = np.moveaxis(records.joints_camera_mm[rows].astype(np.float64), -1, 0)
+    x, y = x / z, y / z
+    k1, k2, k3 = camera.radial.numpy().T[..., None]
+    p1, p2 = camera.tangential.numpy().T[..., None]
+    r2 = x * x + y * y
+    factor = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3 + p1 * y + p2 * x
+    rays = np.stack([x * factor + p2 * r2, y * factor + p1 * r2], axis=-1)
+    focal, point = camera.focal_px.numpy(), camera.principal_point_px.numpy()
+    image_px = rays * focal[:, None] + point[:, None]
+    matrix = records.store_from_image[rows]
+    return np.einsum("nij,nkj->nki", matrix[:, :2, :2], image_px) + matrix[:, None, :2, 2]
+
+
+@pytest.fixture(scope="session")
+def assert_same_store():
+    """Hold a store against the direct one of the same world: labels, places, cameras, images."""
+
+    def check(found, direct, *, whole=True, extrinsics=True, boxes=True, near_mm=NEAR_MM):
+        rows_by_place = {place(direct, row): row for row in range(len(direct))}
+        places = [place(found, row) for row in range(len(found))]
+        assert len(set(places)) == len(places) > 0
+        assert set(places) <= set(rows_by_place)
+        assert not whole or len(places) == len(direct)
+        own = np.arange(len(found))
+        same = np.array([rows_by_place[key] for key in places])
+        assert found.skeleton.name == direct.skeleton.name
+        for name in ("image_size_px", "visibility"):
+            ours, theirs = getattr(found.records, name), getattr(direct.records, name)
+            np.testing.assert_array_equal(ours, theirs[same], err_msg=name)
+        np.testing.assert_allclose(
+            found.records.joints_camera_mm, direct.records.joints_camera_mm[same], atol=near_mm
+        )
+        np.testing.assert_allclose(found.records.weight, direct.records.weight[same])
+        if extrinsics:
+            world = [
+                store.cameras[torch.from_numpy(store.records.camera_index[rows])].camera_to_world(
+                    torch.from_numpy(store.records.joints_camera_mm[rows].astype(np.float64))
+                )
+                for store, rows in ((found, own), (direct, same))
+            ]
+            np.testing.assert_allclose(*world, atol=max(near_mm, 0.02))
+        if boxes:
+            crops = [projected_px(found, own), projected_px(direct, same)]
+            np.testing.assert_allclose(*crops, atol=NEAR_PX)
+            np.testing.assert_allclose(
+                found.records.box_image_px, direct.records.box_image_px[same], atol=0.05
+            )
+            _assert_same_images(found, direct, places, rows_by_place)
+
+    return check
+
+
+def _assert_same_images(found, direct, places, rows_by_place):
+    """Images equal up to JPEG noise, and resemble their own frame more than the next one's."""
+    nearer = []
+    for row, key in enumerate(places):
+        image = found.image(row).astype(float)
+        difference = np.abs(image - direct.image(rows_by_place[key])).mean()
+        assert difference < NEAR_GREY, key
+        next_row = rows_by_place.get((*key[:-1], key[-1] + 1))
+        if next_row is not None:
+            nearer.append(difference < np.abs(image - direct.image(next_row)).mean())
+    assert all(nearer)
+
+
+@pytest.fixture(scope="session")
+def world():
+    """Three subjects before four cameras; file names, lengths and image sizes differ."""
+    return make_world(subjects=(1, 7, 9), actions=(10,), subactions=(2,), num_poses=4)
+
+
+@pytest.fixture(scope="session")
+def tiny_world():
+    """Two performances of one subject before one camera, to be damaged."""
+    return make_world(
+        subjects=(1,), actions=(5, 12), subactions=(2,), num_poses=2, camera_names=("54138969",)
+    )
+
+
+@pytest.fixture(scope="session")
+def direct(world, tmp_path_factory):
+    """The store that every look-alike of the world must give, with boxes of the joints."""
+    return direct_store(world, tmp_path_factory.mktemp("direct") / "store")
+
+
+def direct_store(world, path, **options):
+    """A world's own store."""
+    config = ConversionConfig(
+        **{"protocol": "full", "box": "joints", "crop_size_px": CROP_SIZE_PX, **options}
+    )
+    convert(WorldReader(world), path, config=config)
+    return open_store(path)
+
+
+@pytest.fixture(scope="session")
+def make_direct_store():
+    """Makes a world's own store with options of `ConversionConfig`."""
+    return direct_store
+
+
+@pytest.fixture
+def store_of(tmp_path):
+    """Converts a reader as the direct store was made, and opens the store."""
+
+    def make(reader, **options):
+        config = ConversionConfig(
+            **{"protocol": "full", "box": "joints", "crop_size_px": CROP_SIZE_PX, **options}
+        )
+        number = len(list(tmp_path.glob("store-*")))
+        path = tmp_path / f"store-{number}"
+        convert(reader, path, config=config)
+        return open_store(path)
+
+    return make
