@@ -186,6 +186,32 @@ def _convert(
         _list([f"{name}: {reason}" for name, reason in result.skipped])
 
 
+Poses = StrEnum("Poses", ["auto", "mono", "world", "universal"])
+
+
+@layout("raw")
+def raw(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of S1, S5, ..., or what holds it as extracted/.")
+    ],
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="metadata.xml; looked for in and beside the source if not given."),
+    ] = None,
+    poses: Annotated[
+        Poses,
+        typer.Option(
+            help="D3_Positions_mono, D3_Positions, or D3_Positions_mono_universal (the same limb "
+            "lengths for everybody); auto: mono or world, compared where both are there."
+        ),
+    ] = Poses.auto,
+) -> Reader:
+    """Convert Human3.6M's own archives (CDF, mp4, metadata.xml); a stopped run goes on."""
+    from data_prep.readers.raw import RawReader
+
+    return RawReader(source, metadata=metadata, poses=poses.value)
+
+
 @layout("rle-json")
 def rle_json(
     source: Annotated[Path, typer.Argument(help="Folder with annotations/ and images/.")],
@@ -281,6 +307,51 @@ def mpii_json(
         min_joints=min_joints,
         first_pixel=first_pixel,
     )
+
+
+@app.command()
+def lookalike(
+    layout_name: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="The verb that reads the layout, e.g. raw.")
+    ],
+    tree: Annotated[Path, typer.Argument(help="New folder that the files go to.")],
+    subjects: Annotated[str, typer.Option(help="Of 1,5,6,7,8,9,11.")] = "1,5,6,7,8,9,11",
+    actions: Annotated[
+        str, typer.Option(help="Names, or Human3.6M's numbers from 2 to 16.")
+    ] = "Directions,Walking",
+    subactions: Annotated[str, typer.Option(help="1, 2, or both.")] = "1,2",
+    poses: Annotated[
+        int, typer.Option(min=1, help="Poses of the first sequence; others have a few more.")
+    ] = 12,
+    seed: Annotated[int, typer.Option(help="Everything follows from it.")] = 0,
+) -> None:
+    """Write synthetic people as files of a layout, to try its verb and to see what it expects."""
+    from data_prep.lookalike.formats import write_lookalike
+    from data_prep.lookalike.world import parse_world
+
+    world = parse_world(
+        subjects=subjects, actions=actions, subactions=subactions, num_poses=poses, seed=seed
+    )
+    write_lookalike(layout_name, world, tree)
+    count = sum(len(performance) for performance in world.performances)
+    typer.echo(
+        f"{len(world.performances)} sequences of {len(world.camera_names)} cameras, {count} poses, "
+        f"in {tree}"
+    )
+
+
+@layout("mmpose")
+def mmpose(
+    source: Annotated[Path, typer.Argument(help="Folder with annotation_body3d/ and images/.")],
+    fps: Annotated[
+        int | None,
+        typer.Option(help="50 or 10: which annotations; those there are, 50 of both."),
+    ] = None,
+) -> Reader:
+    """Convert Human3.6M as mmpose lays it out; a stopped run goes on."""
+    from data_prep.readers.mmpose import MmposeReader
+
+    return MmposeReader(source, frames_per_s=fps)
 
 
 @app.command()

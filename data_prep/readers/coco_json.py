@@ -1,0 +1,210 @@
+"""Read people with 2-D joints in COCO's layout: person_keypoints_*.json, or files of its shape.
+
+    SOURCE/annotations/person_keypoints_train2017.json
+    SOURCE/annotations/person_keypoints_val2017.json
+    SOURCE/train2017/000000391895.jpg           or SOURCE/images/train2017/…
+
+Read from `images`: id, file_name, width, height; from `annotations`: image_id, bbox (x, y, width,
+height, pixels), keypoints (x, y, flag per joint) and, if there, id, category_id, iscrowd; from
+`categories`: the joints' names in their order. A flag of 0 is no label, 1 a label of a hidden
+joint, 2 of a visible one.
+
+Joints are taken by name; of COCO's 17 these are the hips, knees, ankles, shoulders, elbows, wrists
+and the nose. The pelvis is put between the hips and the thorax between the shoulders.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.readers.flat_files import FlatPerson, FlatReader, FlatTable
+from data_prep.readers.joint_names import joint_of
+from pose3d.data.store import INT32_MAX
+from pose3d.geometry.skeleton import HUMAN36M_18
+
+COCO_JOINTS = (
+    "nose",
+    *("left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+"""COCO's joints in its order, for files that do not name them."""
+_EXPECTED = 'expected {"images": [...], "annotations": [...], "categories": [...]}'
+
+
+class CocoJsonReader(FlatReader):
+    """People with 2-D joints in COCO's layout; a `Reader`, see `FlatReader` for the arguments."""
+
+    layout = "coco"
+    patterns = ("annotations/person_keypoints_*.json", "person_keypoints_*.json")
+
+    def _parse(self, content: Any, path: Path) -> FlatTable:
+        return parse_coco(content, path, joint_names=COCO_JOINTS)
+
+
+def parse_coco(content: Any, path: Path, *, joint_names: Sequence[str]) -> FlatTable:
+    """The people of a file of COCO's shape.
+
+    Args:
+        content: The parsed JSON.
+        path: The file, for messages.
+        joint_names: Names of the joints where the file's categories have none.
+
+    Raises:
+        ValueError: If the file is not of this shape, or has no joint that is known.
+    """
+    images, annotations = _lists(content, path)
+    names = _names_by_category(content, path, joint_names=joint_names)
+    notes = [_note_on_names(names)]
+    has_visibility = any(_flags(annotation).max(initial=0) > 1 for annotation in annotations)
+    if not has_visibility:
+        notes.append(
+            "flags are 0 and 1 only: 1 is read as labelled, and as visible, since nothing tells "
+            "hidden joints apart"
+        )
+    people, faults, left_out = [], [], Counter[str]()
+    for number, annotation in enumerate(annotations):
+        label = f"annotation {_get(annotation, 'id', number)}"
+        if _get(annotation, "iscrowd", 0) == 1:
+            left_out["annotations of crowds"] += 1
+            continue
+        if not _flags(annotation).any():
+            left_out["annotations without labelled joints"] += 1
+            continue
+        try:
+            people.append(
+                _person(annotation, images, names, number=number, seen=1 + has_visibility)
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            why = f"is not of this layout ({type(error).__name__}: {error})"
+            faults.append((f"{path.name} {label}", why))
+        except (ValueError, OverflowError) as error:
+            faults.append((f"{path.name} {label}", str(error)))
+    return FlatTable(
+        people=people,
+        faults=faults,
+        left_out=left_out,
+        notes=notes,
+        num_annotations=len(annotations),
+    )
+
+
+def _lists(content: Any, path: Path) -> tuple[dict[Any, Any], list[Any]]:
+    """Images by id, and annotations."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; {_EXPECTED}")
+    images, annotations = content.get("images"), content.get("annotations")
+    if not (isinstance(images, list) and isinstance(annotations, list)):
+        raise ValueError(f"{path} has the keys {sorted(content)[:8]}; {_EXPECTED}")
+    if not annotations:
+        raise ValueError(f"{path} has no annotations; a test set without labels cannot be used")
+    by_id = {image["id"]: image for image in images if isinstance(image, dict) and "id" in image}
+    if len(by_id) != len(images):
+        raise ValueError(f"{path}: {len(images) - len(by_id)} images lack an id of their own")
+    return by_id, annotations
+
+
+def _names_by_category(
+    content: Mapping, path: Path, *, joint_names: Sequence[str]
+) -> dict[Any, list[int | None]]:
+    """The joint of `HUMAN36M_18` for each keypoint of each category; None for joints not used."""
+    categories = [
+        category
+        for category in content.get("categories") or []
+        if isinstance(category, dict) and category.get("keypoints")
+    ] or [{"keypoints": joint_names}]
+    found, unknown = {}, []
+    for category in categories:
+        joints: list[int | None] = []
+        for name in category["keypoints"]:
+            try:
+                joint = joint_of(str(name))
+            except ValueError:
+                unknown.append(str(name))
+                joint = None
+            joints.append(None if joint is None else HUMAN36M_18.index(joint))
+        found[category.get("id")] = joints
+    if not any(joint is not None for joints in found.values() for joint in joints):
+        raise ValueError(
+            f"{path}: no keypoint of its categories is known ({', '.join(unknown[:6])}); name them "
+            f"like {', '.join(COCO_JOINTS[5:7])}"
+        )
+    return found
+
+
+def _note_on_names(names: Mapping[Any, Sequence[int | None]]) -> str:
+    """Which joints are labelled."""
+    used = {joint for joints in names.values() for joint in joints if joint is not None}
+    listed = ", ".join(HUMAN36M_18.joint_names[joint] for joint in sorted(used))
+    return f"joints by name: {listed}"
+
+
+def _get(annotation: Any, key: str, default: Any) -> Any:
+    """A value of an annotation that may be anything."""
+    return annotation.get(key, default) if isinstance(annotation, dict) else default
+
+
+def _flags(annotation: Any) -> np.ndarray:
+    """The flags of an annotation; one flag of 1 for what cannot be read, which is a fault."""
+    try:
+        return np.array(annotation.get("keypoints", [])[2::3], np.float64)
+    except (TypeError, ValueError, AttributeError):
+        return np.ones(1)
+
+
+def _person(
+    annotation: Mapping,
+    images: Mapping[Any, Mapping],
+    names: Mapping[Any, Sequence[int | None]],
+    *,
+    number: int,
+    seen: int,
+) -> FlatPerson:
+    """One annotation, checked; raises what is wrong with it."""
+    if annotation["image_id"] not in images:
+        raise ValueError(f"is of image {annotation['image_id']}, which `images` has not")
+    image = images[annotation["image_id"]]
+    category = annotation.get("category_id")
+    if category not in names and len(names) > 1:
+        raise ValueError(f"has category_id {category}, expected one of {list(names)}")
+    joints = names.get(category, next(iter(names.values())))
+    keypoints = np.array(annotation["keypoints"], np.float64)
+    if keypoints.shape != (3 * len(joints),):
+        raise ValueError(f"has {keypoints.size} keypoint numbers, expected {3 * len(joints)}")
+    keypoints = keypoints.reshape(-1, 3)
+    if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
+        raise ValueError(f"has flags {sorted(set(keypoints[:, 2].tolist()))}, expected 0, 1, 2")
+    if not np.isfinite(keypoints[keypoints[:, 2] > 0]).all():
+        raise ValueError("has a labelled keypoint that is not finite")
+    joints_px = np.full((HUMAN36M_18.num_joints, 2), np.nan)
+    visible = np.zeros(HUMAN36M_18.num_joints, bool)
+    for row, joint in enumerate(joints):
+        if joint is not None and keypoints[row, 2] > 0 and np.isnan(joints_px[joint, 0]):
+            joints_px[joint] = keypoints[row, :2]
+            visible[joint] = keypoints[row, 2] >= seen
+    return FlatPerson(
+        number=number,
+        label=f"annotation {annotation.get('id', number)}",
+        file=str(image["file_name"]),
+        image_size_px=_image_size(image),
+        joints_px=joints_px,
+        visible=visible,
+        box_xywh_px=_box(annotation),
+    )
+
+
+def _image_size(image: Mapping) -> tuple[int, int]:
+    width, height = int(image["width"]), int(image["height"])
+    if not (0 < width <= INT32_MAX and 0 < height <= INT32_MAX):
+        raise ValueError(f"is of an image of {width}×{height} px, expected sizes above 0")
+    return width, height
+
+
+def _box(annotation: Mapping) -> np.ndarray:
+    box = np.array(annotation["bbox"], np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > 0).all():
+        raise ValueError(f"has bbox {box.tolist()}, expected x, y, width, height in pixels, > 0")
+    return box
