@@ -1,7 +1,8 @@
 """Write a synthetic Human3.6M to a store, shard by shard, in several processes.
 
-A record depends on the seed, its split and its number alone; a run that was stopped goes on with
-the shards that are missing, and its store has the digest of an uninterrupted run.
+A record depends on the seed, the number of images asked for, its split and its number alone; a run
+that was stopped goes on with the shards that are missing, and its store has the digest of an
+uninterrupted run.
 """
 
 import multiprocessing
@@ -29,8 +30,10 @@ from rich.progress import (
 from rich.text import Text
 
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX
+from data_prep.synthetic.performances import ModelMotions, Motions
 from data_prep.synthetic.renderers import RENDERERS, open_renderer, resolve_renderer
 from data_prep.synthetic.scene import BOX_DEFINITION, Shot, Studio
+from data_prep.synthetic.slots import Sequence, plan_sequences, views_of
 from pose3d.data.store import (
     ShardWriter,
     StoreHeader,
@@ -41,9 +44,14 @@ from pose3d.data.store import (
 )
 from pose3d.geometry.skeleton import HUMAN36M_17
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raised whenever the same seed gives other images or labels."""
 SHARD_SIZE = 250
+"""A shard gets whole takes up to about this many records."""
+MAX_PART = 500
+"""A take with more records is divided."""
+QUALITY_RANGE = 35
+"""How far JPEG quality varies below the store's."""
 POLL_S = 0.2
 
 
@@ -55,20 +63,36 @@ class _Job:
     header: StoreHeader
     seed: int
     renderer: str
+    motions: Motions
+    has_jitter: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Some images of a take: numbers [start, stop) among them."""
+
+    sequence: Sequence
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """The records of one shard: numbers [start, stop) of a split."""
+    """The records of one shard."""
 
     split: str
-    start: int
-    stop: int
+    number: int
+    parts: tuple[_Part, ...]
 
     @property
     def name(self) -> str:
         """The shard's file."""
-        return f"shard-{self.split}-{self.start // SHARD_SIZE:05d}.h5"
+        return f"shard-{self.split}-{self.number:05d}.h5"
+
+    @property
+    def count(self) -> int:
+        """How many records it has."""
+        return sum(part.stop - part.start for part in self.parts)
 
 
 def generate_synthetic(
@@ -81,6 +105,8 @@ def generate_synthetic(
     jpeg_quality: int = 92,
     seed: int = 0,
     renderer: str = "auto",
+    motions: Motions | None = None,
+    has_jitter: bool = False,
     num_workers: int = 2,
     progress: bool = True,
     overwrite: bool = False,
@@ -88,7 +114,8 @@ def generate_synthetic(
     """Render a synthetic Human3.6M into a store.
 
     Seven subjects (1, 5, 6, 7, 8 for training, 9 and 11 for testing) act under Human3.6M's action
-    names before its four cameras; subjects, actions and cameras occur equally often.
+    names before its four cameras, in continuous takes at 50 frames a second. How images are spread
+    over takes, cameras and time: see `slots`.
 
     Args:
         store_path: The store's folder; one that a stopped run with the same arguments left is
@@ -97,10 +124,13 @@ def generate_synthetic(
         num_test: Test images.
         crop_size_px: Side of the stored crops, pixels.
         margin: What a crop shows over the side of the person's square.
-        jpeg_quality: 1 to 100.
-        seed: Every record follows from (seed, split, number); at least 0.
+        jpeg_quality: The best that occurs, 1 to 100; it varies up to 35 below that.
+        seed: Every record follows from it, the numbers of images, its split and its number; at
+            least 0.
         renderer: "opengl", "numpy", or "auto" for what the store in the folder was begun with,
             else OpenGL where it works.
+        motions: Where motion comes from; the motion model if not given.
+        has_jitter: Whether cameras are moved a little, anew for each take; labels follow.
         num_workers: Processes; with 1 everything happens in this one.
         progress: Show a progress bar on the standard error stream.
         overwrite: Make the store anew if there is one.
@@ -119,24 +149,38 @@ def generate_synthetic(
         raise ValueError(f"seed must be at least 0, got {seed}")
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    motions = motions or ModelMotions()
+    jitter = ", camera jitter" if has_jitter else ""
+    made = f"synthetic Human3.6M, version {GENERATOR_VERSION}, seed {seed}{jitter}"
     header = StoreHeader(
         skeleton=HUMAN36M_17.name,
-        source=f"synthetic Human3.6M, version {GENERATOR_VERSION}, seed {seed}",
+        source=f"{made}, {motions.description}",
         box_definition=BOX_DEFINITION,
         crop_size_px=crop_size_px,
         margin=margin,
         jpeg_quality=jpeg_quality,
     )
     directory = Path(store_path)
-    chunks = _chunks("train", num_train) + _chunks("test", num_test)
+    chunks = [
+        chunk
+        for split, count in (("train", num_train), ("test", num_test))
+        for chunk in _chunks(plan_sequences(split, count, motions.performances(split)))
+    ]
     begun = None if overwrite or renderer != "auto" else _renderer_begun_with(directory, chunks)
     renderer = begun or resolve_renderer(renderer)
-    job = _Job(directory=directory, header=header, seed=seed, renderer=renderer)
+    job = _Job(
+        directory=directory,
+        header=header,
+        seed=seed,
+        renderer=renderer,
+        motions=motions,
+        has_jitter=has_jitter,
+    )
     plan = _plan(job, num_train=num_train, num_test=num_test)
     finished = begin_store(directory, plan=plan, overwrite=overwrite)
     missing = [chunk for chunk in chunks if chunk.name not in finished]
     with _progress_bar(progress) as bar:
-        done = sum(c.stop - c.start for c in chunks) - sum(c.stop - c.start for c in missing)
+        done = sum(chunk.count for chunk in chunks) - sum(chunk.count for chunk in missing)
         task = bar.add_task("rendering", total=num_train + num_test, completed=done)
         if num_workers == 1 or len(missing) <= 1:
             _write_here(job, missing, lambda: bar.advance(task))
@@ -157,6 +201,8 @@ def _plan(job: _Job, *, num_train: int, num_test: int) -> dict[str, Any]:
         "quality": job.header.jpeg_quality,
         "seed": job.seed,
         "renderer": job.renderer,
+        "motions": job.motions.description,
+        "jitter": job.has_jitter,
         "shard_size": SHARD_SIZE,
     }
 
@@ -174,9 +220,25 @@ def _renderer_begun_with(directory: Path, chunks: list[_Chunk]) -> str | None:
     return begun
 
 
-def _chunks(split: str, count: int) -> list[_Chunk]:
-    starts = range(0, count, SHARD_SIZE)
-    return [_Chunk(split=split, start=s, stop=min(s + SHARD_SIZE, count)) for s in starts]
+def _chunks(sequences: list[Sequence]) -> list[_Chunk]:
+    """Divide a split into shards of whole takes, as far as these are not too long."""
+    parts = [
+        _Part(sequence=sequence, start=start, stop=min(start + MAX_PART, sequence.num_records))
+        for sequence in sequences
+        for start in range(0, sequence.num_records, MAX_PART)
+    ]
+    groups: list[list[_Part]] = []
+    room = 0
+    for part in parts:
+        room -= part.stop - part.start
+        if room < 0:
+            groups.append([])
+            room = SHARD_SIZE - (part.stop - part.start)
+        groups[-1].append(part)
+    return [
+        _Chunk(split=group[0].sequence.split, number=number, parts=tuple(group))
+        for number, group in enumerate(groups)
+    ]
 
 
 class _SpeedColumn(ProgressColumn):
@@ -206,6 +268,8 @@ def _studio(job: _Job) -> Studio:
         crop_size_px=size,
         margin=job.header.margin,
         renderer=open_renderer(job.renderer),
+        motions=job.motions,
+        has_jitter=job.has_jitter,
     )
 
 
@@ -220,35 +284,59 @@ def _write_here(job: _Job, chunks: list[_Chunk], advance: Callable[[], None]) ->
 
 def _write_shard(studio: Studio, job: _Job, chunk: _Chunk, advance: Callable[[], None]) -> None:
     with ShardWriter(job.directory / chunk.name, header=job.header) as shard:
-        for index in range(chunk.start, chunk.stop):
-            shot = studio.shoot(chunk.split, index)
-            shard.add(record_of(shot, jpeg_quality=job.header.jpeg_quality))
-            advance()
+        for part in chunk.parts:
+            sequence, performance = part.sequence, part.sequence.performance
+            take = studio.take(
+                performance.subject,
+                performance.action,
+                performance.take,
+                num_frames=sequence.num_frames,
+            )
+            views = views_of(sequence, take.fits_all)
+            for index in range(part.start, part.stop):
+                frame, camera_name = views[index]
+                shot = studio.shoot(take, camera_name, frame)
+                shard.add(
+                    record_of(
+                        shot,
+                        split=chunk.split,
+                        number=sequence.first_record + index,
+                        jpeg_quality=job.header.jpeg_quality,
+                    )
+                )
+                advance()
 
 
-def record_of(shot: Shot, *, jpeg_quality: int) -> StoreRecord:
-    """Encode a shot as a store's record; every joint counts and is taken for visible."""
+def record_of(shot: Shot, *, split: str, number: int, jpeg_quality: int) -> StoreRecord:
+    """Encode a shot as a store's record; every joint counts, hidden ones too.
+
+    Args:
+        shot: What was drawn.
+        split: "train" or "test".
+        number: Of the record in its split.
+        jpeg_quality: The best quality; the shot's own lies up to `QUALITY_RANGE` below.
+    """
+    lowest = max(1, jpeg_quality - QUALITY_RANGE)
+    quality = round(lowest + shot.quality_share * (jpeg_quality - lowest))
     image_bgr = cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR)
-    is_encoded, jpeg = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    is_encoded, jpeg = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert is_encoded
-    slot = shot.slot
-    num_joints = len(shot.joints_camera_mm)
     return StoreRecord(
         image_jpeg=jpeg.tobytes(),
         joints_camera_mm=shot.joints_camera_mm,
-        weight=np.ones((num_joints, 3)),
-        visibility=np.ones(num_joints, np.uint8),
+        weight=np.ones((len(shot.joints_camera_mm), 3)),
+        visibility=shot.visibility,
         camera=shot.camera,
-        camera_name=slot.camera_name,
+        camera_name=shot.camera_name,
         store_from_image=shot.store_from_image,
         box_image_px=shot.box_image_px,
-        subject=slot.subject,
-        action=slot.action,
-        subaction=slot.take,
-        frame=slot.frame,
-        split=slot.split,
-        source_file=f"synthetic/{slot.split}/{slot.index:06d}",
-        image_size_px=IMAGE_SIZES_PX[slot.subject, slot.camera_name],
+        subject=shot.subject,
+        action=shot.action,
+        subaction=shot.take,
+        frame=shot.frame,
+        split=split,
+        source_file=f"synthetic/{split}/{number:06d}",
+        image_size_px=IMAGE_SIZES_PX[shot.subject, shot.camera_name],
     )
 
 
