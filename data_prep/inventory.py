@@ -12,6 +12,7 @@ from data_prep.human36m import (
     SHIFTED,
     SUBJECTS,
     UNUSABLE_VIDEO,
+    BenchmarkProtocol,
     action_name,
     action_number,
     sequences,
@@ -102,30 +103,34 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
-def absent(holdings: Sequence[Holding], *, left_out: Iterable[Key] = ()) -> Comparison:
-    """Sequences and cameras of Human3.6M that are not there.
+def absent(
+    holdings: Sequence[Holding], protocol: BenchmarkProtocol, *, is_shifted_kept: bool
+) -> Comparison:
+    """Sequences and cameras of Human3.6M that a protocol asks for and that are not there.
 
     Where most of what could be there is, each gap is named as odd; where most is not, the holdings
     are a part of Human3.6M, and a sentence says which.
 
     Args:
         holdings: What there is.
-        left_out: Sequences that are left out on purpose.
+        protocol: Which subjects and cameras take part.
+        is_shifted_kept: Whether S9's shifted sequences do.
     """
     cameras: dict[Key, set[str]] = defaultdict(set)
     for holding in holdings:
         cameras[holding.key].add(holding.camera)
     usual = Counter(name for names in cameras.values() for name in names)
-    known = [name for name in HUMAN36M_CAMERA_NAMES if 2 * usual[name] > len(cameras)]
+    known = [name for name in protocol.cameras if 2 * usual[name] > len(cameras)]
     odd, notes = [], []
+    wanted_subjects = [subject for subject in SUBJECTS if protocol.split_of(subject)]
     subjects = [subject for subject in SUBJECTS if any(key[0] == subject for key in cameras)]
-    gone = [f"S{subject}" for subject in SUBJECTS if subject not in subjects]
+    gone = [f"S{subject}" for subject in wanted_subjects if subject not in subjects]
     if gone:
         notes.append(f"there is nothing of {', '.join(gone)}")
-    if len(known) < len(HUMAN36M_CAMERA_NAMES):
-        rare = [name for name in HUMAN36M_CAMERA_NAMES if name not in known]
+    if len(known) < len(protocol.cameras):
+        rare = [name for name in protocol.cameras if name not in known]
         notes.append(f"there is little or nothing of camera {', '.join(rare)}")
-    excused = set(left_out)
+    excused = set() if is_shifted_kept else set(SHIFTED_KEYS)
     for subject in subjects:
         wanted = [
             (subject, action_name(action), subaction)
@@ -155,6 +160,7 @@ def lengths_against_release(holdings: Sequence[Holding]) -> Comparison:
     another rule and a sentence says so.
     """
     differing, steps = [], Counter[int]()
+    holdings = [holding for holding in holdings if holding.count]
     for holding in holdings:
         fact = sequences()[holding.subject, action_number(holding.action), holding.subaction]
         if holding.last < fact.num_poses and holding.count == _expected(holding, fact.num_poses):

@@ -232,6 +232,36 @@ def video_facts(path: Path) -> VideoFacts:
         )
 
 
+def header_problems(pictures: Pictures, image_size_px: Int[np.ndarray, "n 2"]) -> list[str]:
+    """What a video's header shows to be wrong without decoding; nothing for image files.
+
+    Args:
+        pictures: The full images of a take.
+        image_size_px: Width and height that the labels were made for.
+    """
+    if not isinstance(pictures, VideoFrames) or not len(pictures) or pictures.missing():
+        return []
+    path = pictures.folder / pictures.name
+    try:
+        facts = video_facts(path)
+    except ValueError as error:
+        return [str(error)]
+    problems = []
+    last = int(pictures.position[-1])
+    if 0 < facts.num_frames <= last:
+        problems.append(
+            f"video {path} has {facts.num_frames} frames, but its labels go on to frame {last} "
+            "(from 0); fetch it again"
+        )
+    width, height = image_size_px[0].tolist()
+    if facts.size_px != (width, height):
+        problems.append(
+            f"video {path} has {facts.size_px[0]}×{facts.size_px[1]} px, its labels were made for "
+            f"{width}×{height} px; both must be of one release"
+        )
+    return problems
+
+
 def _reason(error: BaseException) -> str:
     """What a library says, in one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

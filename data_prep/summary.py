@@ -72,6 +72,8 @@ def print_lines(lines: tuple[str, ...] | list[str], console: Console) -> None:
 def facts_table(facts: Mapping[str, str]) -> Table:
     """Names and what is to be said of them."""
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, value)
     return table

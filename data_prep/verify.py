@@ -11,7 +11,6 @@ from data_prep.bones import bone_names, not_millimetres
 from data_prep.conventions import meant_convention
 from data_prep.human36m import PROTOCOLS
 from data_prep.inventory import (
-    SHIFTED_KEYS,
     Comparison,
     Holding,
     absent,
@@ -237,18 +236,18 @@ def compare_with_release(store: Store) -> Comparison:
     if not is_human36m(store):
         return Comparison()
     plan, holdings = read_plan(store.path), holdings_of(store)
-    gaps = absent(holdings, left_out=() if plan.get("shifted") else SHIFTED_KEYS)
+    protocol = PROTOCOLS.get(plan.get("protocol", ""), PROTOCOLS["full"])
+    gaps = absent(holdings, protocol, is_shifted_kept=bool(plan.get("shifted")))
     lengths = lengths_against_release(holdings)
     notes = [*gaps.notes, *lengths.notes]
     notes += shifted_notes(holdings, is_corrected=plan.get("shifted") == "correct")
-    if plan.get("protocol") in PROTOCOLS:
-        notes += compare_counts(
-            {holding.key for holding in holdings},
-            PROTOCOLS[plan["protocol"]],
-            Counter(store.records.split.tolist()),
-            is_shifted_kept=bool(plan.get("shifted")),
-            num_skipped=len(store.skipped),
-        )
+    notes += compare_counts(
+        {holding.key for holding in holdings},
+        protocol,
+        Counter(store.records.split.tolist()),
+        is_shifted_kept=bool(plan.get("shifted")),
+        num_skipped=len(store.skipped),
+    )
     odd = (*gaps.odd, *lengths.odd)
     if store.skipped:
         return Comparison(notes=(*notes, *odd))
