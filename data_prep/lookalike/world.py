@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
-from data_prep.human36m import RAW_17, SUBJECTS, action_name, sequences
+from data_prep.human36m import RAW_17, SUBJECTS, action_name, action_number, sequences
 from data_prep.pictures import Image
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.takes import LazyTake, Take, human36m_unit_name
@@ -189,6 +189,38 @@ def make_world(
         painter=painter or FigurePainter(),
         camera_names=tuple(camera_names),
     )
+
+
+def parse_world(
+    *, subjects: str, actions: str, subactions: str, num_poses: int, seed: int
+) -> World:
+    """Make performances from lists as they are typed, e.g. "1,9" and "Directions,14".
+
+    Raises:
+        ValueError: If one is unknown.
+    """
+    return make_world(
+        subjects=_parse_numbers("subject", subjects, known=SUBJECTS),
+        actions=[
+            _parse_numbers("action", word, known=range(2, 17))[0]
+            if word.strip().isdecimal()
+            else action_number(word.strip())
+            for word in actions.split(",")
+        ],
+        subactions=_parse_numbers("subaction", subactions, known=(1, 2)),
+        num_poses=num_poses,
+        seed=seed,
+    )
+
+
+def _parse_numbers(name: str, text: str, *, known: Sequence[int]) -> list[int]:
+    """Numbers with commas between."""
+    words = [word.strip().removeprefix("S") for word in text.split(",")]
+    for word in words:
+        if not (word.isdecimal() and int(word) in known):
+            listed = ", ".join(map(str, known))
+            raise ValueError(f"{name} {word!r} is unknown; known: {listed}")
+    return [int(word) for word in words]
 
 
 def _perform(

@@ -1,0 +1,33 @@
+"""The layouts that look-alike trees can be written in, by the name of the verb that reads them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.lookalike.raw import write_raw
+from data_prep.lookalike.world import World
+
+Writer = Callable[[World, Path], None]
+"""Writes performances to a folder, which is made."""
+
+FORMATS: dict[str, Writer] = {
+    "raw": write_raw,
+}
+
+
+def write_lookalike(name: str, world: World, folder: Path) -> None:
+    """Write performances in a layout.
+
+    Args:
+        name: One of `FORMATS`.
+        world: The performances.
+        folder: A new or empty folder.
+
+    Raises:
+        ValueError: If the layout is unknown, or the folder holds something.
+    """
+    if name not in FORMATS:
+        raise ValueError(f"no look-alike of {name!r} is known; known: {', '.join(FORMATS)}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    FORMATS[name](world, folder)
