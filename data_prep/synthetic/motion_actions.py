@@ -8,7 +8,7 @@ import numpy as np
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.draft import Mixture
 from data_prep.synthetic.motion_legs import LEGS
-from data_prep.synthetic.motion_score import AREA_HALF_MM, TRUNK, Score, draw_style
+from data_prep.synthetic.motion_score import AREA_CENTRE_MM, AREA_HALF_MM, TRUNK, Score, draw_style
 
 LEGS_S: dict[str, tuple[float, float]] = {
     "stand": (6.0, 18.0),
@@ -145,7 +145,8 @@ def write_score(
     if take not in (1, 2):
         raise ValueError(f"a take is 1 or 2, got {take}")
     leg_mm = body.length_mm("l_shank") + body.length_mm("l_foot")
-    place = np.append(rng.uniform(-0.6, 0.6, 2) * AREA_HALF_MM, rng.uniform(0.0, 2.0 * math.pi))
+    start = AREA_CENTRE_MM + rng.uniform(-0.6, 0.6, size=2) * AREA_HALF_MM
+    place = np.append(start, rng.uniform(0.0, 2.0 * math.pi))
     score = Score(body=body, rng=rng, style=draw_style(rng, leg_mm), place=place)
     score.advance(0.5)
     score.span(0.0, "stand")

@@ -6,9 +6,12 @@ from collections.abc import Callable
 import numpy as np
 
 from data_prep.synthetic.motion import Seat
-from data_prep.synthetic.motion_score import AREA_HALF_MM, Score, Stance
+from data_prep.synthetic.motion_score import AREA_CENTRE_MM, AREA_HALF_MM, Score, Stance, in_area
+from data_prep.synthetic.rotations import rotation_x
 
 SITES = ("l", "r")
+SINK_MM = 8.0
+"""How far a body sinks into what it sits on."""
 FLOOR_SEAT = 0.68
 """How far behind the feet people sit down on the floor, in leg lengths."""
 
@@ -41,7 +44,7 @@ def stand(score: Score, duration_s: float) -> None:
 def restep(score: Score, *, turn_deg: float = 75.0, stance: Stance | None = None) -> None:
     """Take a few steps to another place nearby and turn, inside the area."""
     shift = score.rng.normal(0.0, 130.0, size=2)
-    target = np.clip(score.place[:2] + shift, -AREA_HALF_MM, AREA_HALF_MM)
+    target = in_area(score.place[:2] + shift)
     turn = math.radians(turn_deg) * float(np.clip(score.rng.normal(), -2.2, 2.2))
     score.step_to(np.append(target, score.place[2] + turn), stance=stance)
 
@@ -158,7 +161,8 @@ def chair(score: Score, duration_s: float) -> None:
     start = score.now_s
     seat = _seat(score)
     down = score.uniform(1.1, 1.6) * score.style.tempo
-    _sit(score, seat.size_mm[2] + seat_depth_mm(score), down)
+    depth = seat_depth_mm(score, tilt_deg=-4.0, flexion_deg=82.0)
+    _sit(score, seat.size_mm[2] + depth - SINK_MM, down)
     score.span(start, "chair")
     _hold_chair(score, max(2.0, duration_s - 2.0 * down))
     start = score.now_s
@@ -181,9 +185,13 @@ def chair(score: Score, duration_s: float) -> None:
     score.span(start, "rise")
 
 
-def seat_depth_mm(score: Score) -> float:
-    """From the pelvis down to what it sits on."""
-    return 0.105 * score.leg_mm
+def seat_depth_mm(score: Score, *, tilt_deg: float, flexion_deg: float) -> float:
+    """From the pelvis down to what it sits on, by the skin of the body when it sits."""
+    body, flexion = score.body, rotation_x(-math.radians(flexion_deg))
+    local = {"pelvis": rotation_x(math.radians(tilt_deg)), "l_thigh": flexion, "r_thigh": flexion}
+    bones = [body.index[name] for name in ("pelvis", "l_hip_twist", "r_hip_twist")]
+    sits = body.model.weights[:, bones].sum(axis=1) > 0.7
+    return -float(body.skin(body.pose(local, np.zeros(3)))[sits, 2].min())
 
 
 def _seat(score: Score) -> Seat:
@@ -245,7 +253,7 @@ def floor(score: Score, duration_s: float) -> None:
     """Sit down on the floor, stretch, draw up or cross the legs, and get up again."""
     start, leg = score.now_s, score.leg_mm
     down = score.uniform(1.6, 2.3) * score.style.tempo
-    seat = seat_depth_mm(score)
+    seat = seat_depth_mm(score, tilt_deg=-20.0, flexion_deg=115.0) - 0.5 * SINK_MM
     score.lean(18.0, 40.0, 0.0, 0.45 * down)
     score.move("offset", np.array([0.0, FLOOR_SEAT * leg]), 0.0, 0.95 * down)
     score.move("height", seat, 0.05 * down, down)
@@ -321,7 +329,7 @@ def walk(score: Score, duration_s: float) -> None:
     start = score.now_s
     half = AREA_HALF_MM * score.uniform(0.8, 1.0)
     length = duration_s * score.style.step_mm / score.style.step_s
-    x, y = score.place[:2] / half
+    x, y = (score.place[:2] - AREA_CENTRE_MM) / half
     angle = math.atan2(y, x) if math.hypot(x, y) > 0.2 else score.uniform(0.0, 2.0 * math.pi)
     turning = 1.0 if score.rng.random() < 0.5 else -1.0
     is_eight = score.rng.random() < 0.35
@@ -335,6 +343,7 @@ def walk(score: Score, duration_s: float) -> None:
         place = half * radius * np.array([math.cos(angle), math.sin(angle)])
         if is_eight:
             place = half * radius * np.array([math.sin(2.0 * angle), math.sin(angle)]) * [0.75, 1.0]
+        place = AREA_CENTRE_MM + place
         points.append(place)
         way, last = way + float(np.hypot(*(place - last))), place
     score.walk(np.array(points))
@@ -345,12 +354,12 @@ def pace(score: Score, duration_s: float) -> None:
     """Walk a few steps to another place in the area."""
     start = score.now_s
     for _ in range(20):
-        target = score.rng.uniform(-1.0, 1.0, size=2) * AREA_HALF_MM
+        target = AREA_CENTRE_MM + score.rng.uniform(-0.75, 0.75, size=2) * AREA_HALF_MM
         way = float(np.hypot(*(target - score.place[:2])))
         if way > 700.0:
             break
     middle = 0.5 * (score.place[:2] + target) + score.rng.normal(0.0, 0.12 * way, size=2)
-    score.walk(np.stack([np.clip(middle, -AREA_HALF_MM, AREA_HALF_MM), target]), speed=0.8)
+    score.walk(np.stack([in_area(middle), target]), speed=0.8)
     score.span(start, "walk")
     start = score.now_s
     _sway(score, score.uniform(0.4, 0.6) * duration_s)

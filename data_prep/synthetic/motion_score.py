@@ -18,8 +18,9 @@ from data_prep.synthetic.motion_curves import Channel, ease
 from data_prep.synthetic.motion_steps import FootTrack, foot_of
 
 TRUNK = ("spine", "chest", "neck", "head")
-AREA_HALF_MM = np.array([1050.0, 1250.0])
-"""How far from the room's middle people stand."""
+AREA_CENTRE_MM = np.array([0.0, 250.0])
+AREA_HALF_MM = np.array([1000.0, 1250.0])
+"""The ellipse in which people stand: where Human3.6M's four cameras see them from head to toe."""
 
 TURN_MM = 450.0
 """Bends of about this radius slow people down."""
@@ -70,6 +71,12 @@ class Span:
     start_s: float
     end_s: float
     legs: str
+
+
+def in_area(point_mm: Float[np.ndarray, "2"]) -> Float[np.ndarray, "2"]:
+    """The point, or the one at the area's rim where it lies outside."""
+    out = (point_mm - AREA_CENTRE_MM) / AREA_HALF_MM
+    return AREA_CENTRE_MM + AREA_HALF_MM * out / max(1.0, float(np.hypot(*out)))
 
 
 @dataclass(kw_only=True)
