@@ -11,7 +11,7 @@ the sequences are called has the last word.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,23 +137,28 @@ class ImageTree:
         return _list_images(self.folder, name, first_number=self.first_number)
 
 
-def open_image_tree(folder: Path | str) -> ImageTree:
+def open_image_tree(folder: Path | str, *, kinds: Sequence[TreeKind] | None = None) -> ImageTree:
     """Find out what tree a folder holds, or holds in `images`, `processed` or the like.
+
+    Args:
+        folder: The folder.
+        kinds: Trees to look for, in this order; `TREE_KINDS` if None.
 
     Raises:
         ValueError: If it is none of the trees.
     """
+    kinds = TREE_KINDS if kinds is None else kinds
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"image folder {folder} is missing")
     for inner in _INNER_FOLDERS:
         root = folder / inner
-        for kind in TREE_KINDS if root.is_dir() else ():
+        for kind in kinds if root.is_dir() else ():
             sequences = dict(sorted(kind.scan(root)))
             if sequences:
                 first = 0 if kind.is_video else _first_number(root, kind, sequences)
                 return ImageTree(folder=root, kind=kind, sequences=sequences, first_number=first)
-    known = "; ".join(kind.example for kind in TREE_KINDS)
+    known = "; ".join(kind.example for kind in kinds)
     raise ValueError(f"{folder} holds no images of Human3.6M; expected one of: {known}")
 
 
