@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.draft import Mixture
-from data_prep.synthetic.motion_legs import LEGS
+from data_prep.synthetic.motion_legs import LEGS, place_seat
 from data_prep.synthetic.motion_score import AREA_CENTRE_MM, AREA_HALF_MM, TRUNK, Score, draw_style
 
 LEGS_S: dict[str, tuple[float, float]] = {
@@ -132,6 +132,12 @@ ACTIONS: dict[str, Action] = {
 """Human3.6M's fifteen actions."""
 
 
+GAZE_SHARES = {"spine": 0.12, "chest": 0.18, "neck": 0.35, "head": 0.35}
+"""How much of a look to the side each part of the trunk turns."""
+NOD_DEG = {"spine": 2.0, "chest": 2.5, "neck": 6.0, "head": 6.0}
+"""How much each part bends forward and back by the way."""
+
+
 def write_score(
     body: Body, action: str, take: int, *, rng: np.random.Generator, end_s: float
 ) -> Score:
@@ -148,9 +154,11 @@ def write_score(
     start = AREA_CENTRE_MM + rng.uniform(-0.6, 0.6, size=2) * AREA_HALF_MM
     place = np.append(start, rng.uniform(0.0, 2.0 * math.pi))
     score = Score(body=body, rng=rng, style=draw_style(rng, leg_mm), place=place)
+    legs = ACTIONS[action].legs[take - 1]
+    if "chair" in legs:
+        place_seat(score)
     score.advance(0.5)
     score.span(0.0, "stand")
-    legs = ACTIONS[action].legs[take - 1]
     names, shares = list(legs), np.array(list(legs.values()))
     while score.now_s < end_s:
         name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
@@ -165,10 +173,9 @@ def _look_around(score: Score, gaze_deg: float) -> None:
     while now < score.now_s:
         duration = float(rng.uniform(0.5, 1.3))
         gaze = math.radians(gaze_deg) * float(np.clip(rng.normal(), -2.0, 2.0))
-        shares = {"spine": 0.12, "chest": 0.18, "neck": 0.35, "head": 0.35}
         for name in TRUNK:
             channel = score.channels[f"{name}_turn"]
-            nod = math.radians(5.0) * float(np.clip(rng.normal(), -2.0, 2.0))
+            nod = math.radians(NOD_DEG[name]) * float(np.clip(rng.normal(), -2.0, 2.0))
             side = math.radians(2.5) * float(np.clip(rng.normal(), -2.0, 2.0))
-            channel.move(np.array([nod, shares[name] * gaze, side]), now, now + duration)
+            channel.move(np.array([nod, GAZE_SHARES[name] * gaze, side]), now, now + duration)
         now += duration + float(rng.uniform(0.3, 3.5))

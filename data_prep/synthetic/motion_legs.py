@@ -10,6 +10,8 @@ from data_prep.synthetic.motion_score import AREA_CENTRE_MM, AREA_HALF_MM, Score
 from data_prep.synthetic.rotations import rotation_x
 
 SITES = ("l", "r")
+SEAT_BEHIND = 0.25
+"""How far the seat's front edge is behind those who stand before it, in leg lengths."""
 SINK_MM = 8.0
 """How far a body sinks into what it sits on."""
 FLOOR_SEAT = 0.68
@@ -25,7 +27,7 @@ def _sway(score: Score, duration_s: float, *, restless: float = 1.0) -> None:
             side = score.rng.choice([-1.0, -0.3, 0.0, 0.3, 1.0])
             shift = side * score.uniform(0.4, 1.0)
             score.move("shift", shift, 0.0, min(hold, score.uniform(0.8, 1.6)))
-            extension = score.style.extension - 0.012 * abs(shift)
+            extension = score.style.extension - 0.005 * abs(shift)
             score.move("height", score.standing_mm(extension), 0.0, min(hold, 1.2))
         score.advance(hold)
     score.move("shift", 0.0, -0.6, 0.6)
@@ -42,9 +44,12 @@ def stand(score: Score, duration_s: float) -> None:
 
 
 def restep(score: Score, *, turn_deg: float = 75.0, stance: Stance | None = None) -> None:
-    """Take a few steps to another place nearby and turn, inside the area."""
-    shift = score.rng.normal(0.0, 130.0, size=2)
-    target = in_area(score.place[:2] + shift)
+    """Take a few steps to another place nearby and turn, inside the area, clear of the seat."""
+    target = in_area(score.place[:2] + score.rng.normal(0.0, 130.0, size=2))
+    if score.seat is not None:
+        away = target - score.seat.centre_mm
+        clear_mm = 0.6 * float(np.hypot(*score.seat.size_mm[:2])) + 190.0
+        target = score.seat.centre_mm + away * max(1.0, clear_mm / float(np.hypot(*away)))
     turn = math.radians(turn_deg) * float(np.clip(score.rng.normal(), -2.2, 2.2))
     score.step_to(np.append(target, score.place[2] + turn), stance=stance)
 
@@ -159,7 +164,8 @@ def half_kneel(score: Score, duration_s: float) -> None:
 def chair(score: Score, duration_s: float) -> None:
     """Sit down on the seat, sit, rearrange the feet, and stand up again."""
     start = score.now_s
-    seat = _seat(score)
+    seat = place_seat(score)
+    _step_before(score, seat)
     down = score.uniform(1.1, 1.6) * score.style.tempo
     depth = seat_depth_mm(score, tilt_deg=-4.0, flexion_deg=82.0)
     _sit(score, seat.size_mm[2] + depth - SINK_MM, down)
@@ -194,14 +200,14 @@ def seat_depth_mm(score: Score, *, tilt_deg: float, flexion_deg: float) -> float
     return -float(body.skin(body.pose(local, np.zeros(3)))[sits, 2].min())
 
 
-def _seat(score: Score) -> Seat:
-    """The seat behind somebody who stands, placed once."""
+def place_seat(score: Score) -> Seat:
+    """The seat: behind somebody who stands there when it is first asked for."""
     if score.seat is None:
         leg = score.leg_mm
         height = score.uniform(0.46, 0.56) * leg
         depth = score.uniform(0.36, 0.46) * leg
         # The front edge lies behind the middle of the thighs of those who sit.
-        behind = 0.47 * leg - 0.22 * leg + 0.5 * depth
+        behind = SEAT_BEHIND * leg + 0.5 * depth
         heading = score.place[2]
         centre = score.place[:2] + behind * np.array([-math.sin(heading), math.cos(heading)])
         score.seat = Seat(
@@ -210,6 +216,17 @@ def _seat(score: Score) -> Seat:
             heading_rad=float(heading),
         )
     return score.seat
+
+
+def _step_before(score: Score, seat: Seat) -> None:
+    """Go to stand in front of the seat, with the back to it."""
+    turns = 2.0 * math.pi
+    heading = seat.heading_rad + turns * round((score.place[2] - seat.heading_rad) / turns)
+    behind = SEAT_BEHIND * score.leg_mm + 0.5 * float(seat.size_mm[1])
+    back = np.array([-math.sin(heading), math.cos(heading)])
+    target = np.append(seat.centre_mm - behind * back, heading)
+    if np.hypot(*(target - score.place)[:2]) > 5.0 or abs(heading - score.place[2]) > 0.02:
+        score.step_to(target)
 
 
 def _sit(score: Score, height_mm: float, down: float) -> None:

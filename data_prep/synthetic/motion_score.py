@@ -53,10 +53,10 @@ def draw_style(rng: np.random.Generator, leg_mm: float) -> Style:
     size = leg_mm / 850.0
     return Style(
         step_s=float(rng.uniform(0.48, 0.6) * math.sqrt(size)),
-        step_mm=float(rng.uniform(500.0, 660.0) * size),
+        step_mm=float(rng.uniform(440.0, 610.0) * size),
         half_width_mm=float(rng.uniform(90.0, 165.0) * size),
         toe_out_rad=math.radians(rng.uniform(2.0, 16.0)),
-        extension=float(rng.uniform(0.975, 0.995)),
+        extension=float(rng.uniform(0.987, 0.997)),
         tempo=float(rng.uniform(0.8, 1.35)),
         swing_rad=math.radians(rng.uniform(14.0, 34.0)),
         lean_rad=math.radians(rng.normal(2.0, 2.5)),

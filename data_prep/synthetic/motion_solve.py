@@ -23,7 +23,7 @@ from data_prep.synthetic.rotations import (
     unit,
 )
 
-SUPPORT_REACH = 0.996
+SUPPORT_REACH = 0.998
 """How straight a leg may become, as a part of its full length."""
 ANKLE_LIMIT_RAD = math.radians(70.0)
 HIP_COMFORT_RAD = math.radians(122.0)
