@@ -38,6 +38,7 @@ Protocol = StrEnum("Protocol", {name.replace("-", "_"): name for name in PROTOCO
 Translation = StrEnum("Translation", {"auto": "auto", "centre": "centre", "minus_rc": "minus-rc"})
 Intrinsics = StrEnum("Intrinsics", ["human36m", "estimated"])
 Renderer = StrEnum("Renderer", ["auto", "opengl", "numpy"])
+Preset = StrEnum("Preset", ["benchmark"])
 
 NUM_CORES = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -354,35 +355,86 @@ def mmpose(
     return MmposeReader(source, frames_per_s=fps)
 
 
+@layout("learnable-triangulation")
+def learnable_triangulation(
+    source: Annotated[
+        Path, typer.Argument(help="The labels' .npy file, or the folder that holds extra/ with it.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; processed/ beside the labels.")
+    ] = None,
+    undistorted: Annotated[
+        bool,
+        typer.Option("--undistorted", help="Take the undistorted images if there are both."),
+    ] = False,
+) -> Reader:
+    """Convert the labels of learnable-triangulation with their images; a stopped run goes on."""
+    from data_prep.readers.learnable_triangulation import LearnableTriangulationReader
+
+    return LearnableTriangulationReader(source, images=images, undistorted=undistorted)
+
+
 @app.command()
 def synthetic(
     store: StoreArgument,
-    train: Annotated[int, typer.Option(min=0, help="Training images.")] = 10000,
-    test: Annotated[int, typer.Option(min=0, help="Test images.")] = 1000,
-    size: Size = 256,
+    train: Annotated[
+        int | None, typer.Option(min=0, help="Training images.", show_default="10000")
+    ] = None,
+    test: Annotated[
+        int | None, typer.Option(min=0, help="Test images.", show_default="1000")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Side of the crops, pixels.", show_default="256")
+    ] = None,
     margin: Margin = 1.84,
     quality: Quality = 92,
-    seed: Annotated[int, typer.Option(help="Everything follows from it.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Everything follows from it.", show_default="0")
+    ] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="A named set, with all numbers fixed.")
+    ] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option(help="Motion capture instead of the motion model: NPZ, BVH, AMC or a folder."),
+    ] = None,
+    exclude_action: Annotated[
+        list[str] | None,
+        typer.Option(help="Action of the motion capture to leave out; repeatable."),
+    ] = None,
+    jitter: Annotated[bool, typer.Option("--jitter", help="Move cameras a little.")] = False,
     renderer: Annotated[Renderer, typer.Option(help="What draws the images.")] = Renderer.auto,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = NUM_CORES,
     overwrite: Overwrite = False,
 ) -> None:
     """Render a synthetic Human3.6M; a stopped run goes on where it was."""
     from data_prep.synthetic.generate import generate_synthetic
+    from data_prep.synthetic.performances import ClipMotions
+    from data_prep.synthetic.presets import settings_of
 
+    settings = settings_of(
+        preset and preset.value, num_train=train, num_test=test, crop_size_px=size, seed=seed
+    )
+    motions = None
+    if poses is not None:
+        motions = ClipMotions(poses, seed=settings.seed, exclude_actions=exclude_action or ())
+        typer.echo(motions.report.text())
     digest = generate_synthetic(
         store,
-        num_train=train,
-        num_test=test,
-        crop_size_px=size,
+        num_train=settings.num_train,
+        num_test=settings.num_test,
+        crop_size_px=settings.crop_size_px,
         margin=margin,
         jpeg_quality=quality,
-        seed=seed,
+        seed=settings.seed,
         renderer=renderer.value,
+        motions=motions,
+        has_jitter=jitter,
         num_workers=jobs,
         overwrite=overwrite,
     )
-    typer.echo(f"{train + test} records in {store}, digest {digest}")
+    count = settings.num_train + settings.num_test
+    typer.echo(f"{count} records in {store}, digest {digest}")
 
 
 @app.command()

@@ -86,7 +86,7 @@ _FLOORS: tuple[Colour, ...] = (
 
 def _any_colour(rng: np.random.Generator) -> tuple[int, int, int]:
     """A colour of a thing, mostly not loud, 0 to 255."""
-    base = rng.uniform(25.0, 235.0) + rng.normal(0.0, 24.0, size=3)
+    base = rng.uniform(25.0, 235.0) + rng.normal(0.0, 17.0, size=3)
     red, green, blue = np.clip(base, 5.0, 250.0).astype(int).tolist()
     return red, green, blue
 
@@ -94,7 +94,7 @@ def _any_colour(rng: np.random.Generator) -> tuple[int, int, int]:
 def _two_colours(rng: np.random.Generator, usual: tuple[Colour, ...]) -> Float[np.ndarray, "2 3"]:
     """Two related colours, RGB 0 to 255: mostly as rooms have them, now and then any."""
     if rng.random() < 0.85:
-        first = 255.0 * varied(usual[int(rng.integers(len(usual)))], rng, 0.08)
+        first = 255.0 * varied(usual[int(rng.integers(len(usual)))], rng, 0.06)
     else:
         first = np.array(_any_colour(rng), float)
     contrast = rng.uniform(10.0, 70.0) * (1 if rng.random() < 0.5 else -1)
