@@ -13,6 +13,7 @@ the sequences are called has the last word.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ class TreeKind:
     first_number: int
     """The first image's number."""
     scan: Callable[[Path], Iterator[tuple[SequenceKey, str]]]
-    """Sequences of a folder, each with its folder or video, relative to the folder."""
+    """Sequences of a folder, each with its folder or video, relative to the folder; picklable."""
     is_video: bool = False
     is_undistorted: bool = False
     """Whether the lens's distortion has been taken off the images."""
@@ -228,41 +229,33 @@ def _scan_posenet(root: Path) -> Iterator[tuple[SequenceKey, str]]:
                 yield (subject, action, subaction, name), path.name
 
 
-def _scan_fetch(inner: str) -> Callable[[Path], Iterator[tuple[SequenceKey, str]]]:
-    """Scan for h36m-fetch's tree, whose names state action and subaction."""
-
-    def scan(root: Path) -> Iterator[tuple[SequenceKey, str]]:
-        for subject, folder in _subject_folders(root):
-            for path in folder.glob(f"*-*/{inner}/*"):
-                action, _, subaction = path.parent.parent.name.rpartition("-")
-                if path.name not in HUMAN36M_CAMERA_NAMES or not subaction.isdecimal():
-                    continue
-                try:
-                    number = action_number(action)
-                except ValueError:
-                    continue  # a folder of something else
-                key = (subject, number, int(subaction), path.name)
-                yield key, path.relative_to(root).as_posix()
-
-    return scan
+def _scan_fetch(root: Path, *, inner: str) -> Iterator[tuple[SequenceKey, str]]:
+    """Scan h36m-fetch's tree, whose names state action and subaction."""
+    for subject, folder in _subject_folders(root):
+        for path in folder.glob(f"*-*/{inner}/*"):
+            action, _, subaction = path.parent.parent.name.rpartition("-")
+            if path.name not in HUMAN36M_CAMERA_NAMES or not subaction.isdecimal():
+                continue
+            try:
+                number = action_number(action)
+            except ValueError:
+                continue  # a folder of something else
+            key = (subject, number, int(subaction), path.name)
+            yield key, path.relative_to(root).as_posix()
 
 
 def _scan_named(
-    pattern: str, *, ending: str = "", with_subject: bool = False
-) -> Callable[[Path], Iterator[tuple[SequenceKey, str]]]:
+    root: Path, *, pattern: str, ending: str = "", with_subject: bool = False
+) -> Iterator[tuple[SequenceKey, str]]:
     """Scan for folders or files that bear the names of the release's files."""
-
-    def scan(root: Path) -> Iterator[tuple[SequenceKey, str]]:
-        for subject, folder in _subject_folders(root):
-            for path in folder.glob(pattern):
-                name = path.name.removesuffix(ending)
-                if with_subject:
-                    name = name.removeprefix(f"S{subject}_")
-                key = _key_of_file_name(subject, name)
-                if key is not None and path.is_dir() == (not ending):
-                    yield key, path.relative_to(root).as_posix()
-
-    return scan
+    for subject, folder in _subject_folders(root):
+        for path in folder.glob(pattern):
+            name = path.name.removesuffix(ending)
+            if with_subject:
+                name = name.removeprefix(f"S{subject}_")
+            key = _key_of_file_name(subject, name)
+            if key is not None and path.is_dir() == (not ending):
+                yield key, path.relative_to(root).as_posix()
 
 
 TREE_KINDS = (
@@ -276,32 +269,32 @@ TREE_KINDS = (
         name="h36m-fetch",
         example="S1/Directions-1/imageSequence/54138969/img_000001.jpg",
         first_number=1,
-        scan=_scan_fetch("imageSequence"),
+        scan=partial(_scan_fetch, inner="imageSequence"),
     ),
     TreeKind(
         name="h36m-fetch, undistorted",
         example="S1/Directions-1/imageSequence-undistorted/54138969/img_000001.jpg",
         first_number=1,
-        scan=_scan_fetch("imageSequence-undistorted"),
+        scan=partial(_scan_fetch, inner="imageSequence-undistorted"),
         is_undistorted=True,
     ),
     TreeKind(
         name="metro",
         example="S1/Images/Directions 1.54138969/frame_000000.jpg",
         first_number=0,
-        scan=_scan_named("Images/*.*"),
+        scan=partial(_scan_named, pattern="Images/*.*"),
     ),
     TreeKind(
         name="mmpose",
         example="S1/S1_Directions_1.54138969/S1_Directions_1.54138969_000001.jpg",
         first_number=1,
-        scan=_scan_named("*.*", with_subject=True),
+        scan=partial(_scan_named, pattern="*.*", with_subject=True),
     ),
     TreeKind(
         name="videos",
         example="S1/Videos/Directions 1.54138969.mp4",
         first_number=0,
-        scan=_scan_named("Videos/*.mp4", ending=".mp4"),
+        scan=partial(_scan_named, pattern="Videos/*.mp4", ending=".mp4"),
         is_video=True,
     ),
 )

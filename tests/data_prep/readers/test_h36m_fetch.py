@@ -1,5 +1,6 @@
 """The processed tree of h36m-fetch."""
 
+import pickle
 import shutil
 
 import h5py
@@ -214,3 +215,9 @@ def test_foreign_folders_are_named(tree, name, words):
     with pytest.raises(ValueError, match=words) as caught:
         H36mFetchReader(tree)
     assert f"{name}/annot.h5" in str(caught.value)
+
+
+def test_units_can_be_sent_to_other_processes(tree):
+    for unit in H36mFetchReader(tree).units():
+        sent = pickle.loads(pickle.dumps(unit)).load()
+        np.testing.assert_array_equal(sent.joints_camera_mm, unit.load().joints_camera_mm)

@@ -1,6 +1,7 @@
 """The labels of learnable-triangulation with a tree of images."""
 
 import os
+import pickle
 import shutil
 
 import numpy as np
@@ -260,3 +261,9 @@ def test_a_cut_off_file_is_named(tree):
     (tree / LABELS).write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"GTbboxes\.npy"):
         LearnableTriangulationReader(tree)
+
+
+def test_units_can_be_sent_to_other_processes(tree):
+    for unit in LearnableTriangulationReader(tree).units():
+        sent = pickle.loads(pickle.dumps(unit)).load()
+        np.testing.assert_array_equal(sent.joints_camera_mm, unit.load().joints_camera_mm)

@@ -247,3 +247,9 @@ def test_a_split_may_be_alone_and_none_is_refused(tree, tmp_path):
         MmposeReader(tree)
     with pytest.raises(ValueError, match="annotation_body3d"):
         MmposeReader(tmp_path)
+
+
+def test_units_can_be_sent_to_other_processes(tree):
+    for unit in MmposeReader(tree).units():
+        sent = pickle.loads(pickle.dumps(unit)).load()
+        np.testing.assert_array_equal(sent.joints_camera_mm, unit.load().joints_camera_mm)
