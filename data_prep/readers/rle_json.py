@@ -74,7 +74,7 @@ class RleJsonReader:
     skeleton = HUMAN36M_17.name
     box_kind = "annotation"
     is_human36m = True
-    default_protocol = "full"
+    default_protocol = "as-found"
 
     def __init__(
         self,

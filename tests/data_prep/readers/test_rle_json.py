@@ -1,24 +1,31 @@
 """The RLE layout becomes a store whose labels lie on what they name."""
 
 import json
+import pickle
 
 import cv2
 import numpy as np
 import pytest
 
+from data_prep import convert as conversion
 from data_prep import crops
-from data_prep.people import MAX_BONE_MM, plausible_joints
-from data_prep.rle_json import RleJsonConfig, convert_rle_json
+from data_prep.convert import ConversionConfig
+from data_prep.people import MAX_BONE_MM, camera_name_of, plausible_joints
+from data_prep.readers.rle_json import RleJsonReader
 from data_prep.verify import check_records
 from pose3d.data.store import open_store
+from pose3d.geometry.skeleton import HUMAN36M_17
 
 SMALL = {"crop_size_px": 160, "jpeg_quality": 95}
+READER_OPTIONS = ("train_annotation", "test_annotation", "translation")
 
 
 def convert(lookalike, *, name="store", overwrite=False, **settings):
-    config = RleJsonConfig(**{**SMALL, **settings})
+    options = {key: settings.pop(key) for key in READER_OPTIONS if key in settings}
+    config = ConversionConfig(**{**SMALL, **settings})
     path = lookalike.folder.parent / name
-    result = convert_rle_json(lookalike.folder, path, config=config, overwrite=overwrite)
+    reader = RleJsonReader(lookalike.folder, **options)
+    result = conversion.convert(reader, path, config=config, overwrite=overwrite)
     return open_store(path), result
 
 
@@ -85,12 +92,10 @@ def test_numbers_come_from_the_file_name_where_the_keys_are_missing(lookalike):
 
 
 def test_human36m_cameras_are_named_by_the_size_of_their_images():
-    from data_prep.people import _camera_name
-
-    assert _camera_name(1, image_size_px=(1000, 1002)) == "54138969"
-    assert _camera_name(4, image_size_px=(1000, 1002)) == "60457274"
-    assert _camera_name(1, image_size_px=(540, 960)) == "ca_01"
-    assert _camera_name(5, image_size_px=(1000, 1000)) == "ca_05"
+    assert camera_name_of(1, image_size_px=(1000, 1002)) == "54138969"
+    assert camera_name_of(4, image_size_px=(1000, 1002)) == "60457274"
+    assert camera_name_of(1, image_size_px=(540, 960)) == "ca_01"
+    assert camera_name_of(5, image_size_px=(1000, 1000)) == "ca_05"
 
 
 def test_translation_given_as_minus_rc_is_told_and_gives_the_same_store(lookalike):
@@ -105,7 +110,7 @@ def test_translation_given_as_minus_rc_is_told_and_gives_the_same_store(lookalik
         np.testing.assert_allclose(
             found.records.joints_camera_mm, expected.records.joints_camera_mm, atol=1e-2
         )
-    with pytest.raises(ValueError, match=r"behind the camera\) with cam_param.t read as centre"):
+    with pytest.raises(ValueError, match=r"depth -\d+ mm \(behind the camera\)"):
         convert(lookalike, name="wrong", translation="centre")
 
 
@@ -156,9 +161,11 @@ def test_a_joint_with_impossible_bones_gets_no_weight_and_no_say_in_the_box(look
 @pytest.mark.parametrize("joint", range(17))
 def test_the_joint_that_was_moved_away_is_the_one_found(lookalike, joint):
     joints = lookalike.joints_world_mm[lookalike.image(0)["file_name"]].copy()
-    assert plausible_joints(joints).all()
+    counted = np.ones(17, bool)
+    assert plausible_joints(joints, HUMAN36M_17, counted=counted).all()
     joints[joint] += [2 * MAX_BONE_MM, 500, 0]
-    assert np.flatnonzero(~plausible_joints(joints)).tolist() == [joint]
+    found = plausible_joints(joints, HUMAN36M_17, counted=counted)
+    assert np.flatnonzero(~found).tolist() == [joint]
 
 
 def set_value(lookalike, key, value, *, of="annotation"):
@@ -306,7 +313,7 @@ def test_missing_files_are_named(lookalike, tmp_path):
     with pytest.raises(ValueError, match="holds no Sample_trainmin_train_"):
         convert(lookalike)
     with pytest.raises(ValueError, match=r"no folder .*annotations; SOURCE must hold"):
-        convert_rle_json(tmp_path / "nowhere", tmp_path / "store")
+        RleJsonReader(tmp_path / "nowhere")
 
 
 def test_one_split_alone_is_enough_and_names_can_be_given(lookalike):
@@ -327,37 +334,41 @@ def test_metres_are_refused(lookalike):
         convert(lookalike)
 
 
-def test_an_interrupted_conversion_goes_on_and_equals_an_uninterrupted_one(lookalike, monkeypatch):
-    whole, _ = convert(lookalike, name="whole", shard_size=2)
+def count_records(monkeypatch, *, limit=None):
+    """The source files whose crops are cut from now on; interrupts the run after so many."""
     made = []
-
-    def interrupted(person, header):
-        if len(made) == 5:
-            raise KeyboardInterrupt
-        made.append(person.source_file)
-        return make_record(person, header)
-
     make_record = crops.make_record
-    monkeypatch.setattr(crops, "make_record", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        convert(lookalike, name="part", shard_size=2)
+
+    def counted(people, row, *rest, **options):
+        if len(made) == limit:
+            raise KeyboardInterrupt
+        made.append(people.take.pictures.names[row])
+        return make_record(people, row, *rest, **options)
+
+    monkeypatch.setattr(conversion, "make_record", counted)
+    return made
+
+
+def test_an_interrupted_conversion_goes_on_and_equals_an_uninterrupted_one(lookalike, monkeypatch):
+    whole, _ = convert(lookalike, name="whole")
+    with monkeypatch.context() as patch:
+        count_records(patch, limit=5)
+        with pytest.raises(KeyboardInterrupt):
+            convert(lookalike, name="part")
     with pytest.raises(ValueError, match="is an unfinished store"):
         open_store(lookalike.folder.parent / "part")
-    monkeypatch.setattr(crops, "make_record", lambda p, h: made.append("") or make_record(p, h))
-    made.clear()
-    again, result = convert(lookalike, name="part", shard_size=2)
-    assert result.num_resumed == 2
-    assert len(made) == 4  # eight records, four of them in the two shards that were finished
+    made = count_records(monkeypatch)
+    again, result = convert(lookalike, name="part")
+    assert result.num_resumed == 3
+    assert len(made) == 3  # of the takes' 1, 1, 3 and 3 records three takes were finished
     assert again.digest == whole.digest
 
 
 def test_a_finished_store_is_not_made_again_unless_asked(lookalike, monkeypatch):
     store, _ = convert(lookalike)
-    made = []
-    make_record = crops.make_record
-    monkeypatch.setattr(crops, "make_record", lambda p, h: made.append("") or make_record(p, h))
+    made = count_records(monkeypatch)
     again, result = convert(lookalike)
-    assert (len(made), result.num_resumed, again.digest) == (0, 2, store.digest)
+    assert (len(made), result.num_resumed, again.digest) == (0, 4, store.digest)
     with pytest.raises(ValueError, match="quality: 95 there, 50 asked"):
         convert(lookalike, jpeg_quality=50)
     other, _ = convert(lookalike, jpeg_quality=50, overwrite=True)
@@ -365,20 +376,54 @@ def test_a_finished_store_is_not_made_again_unless_asked(lookalike, monkeypatch)
     assert other.digest != store.digest
 
 
-def test_digest_does_not_depend_on_the_number_of_threads(lookalike):
-    one, _ = convert(lookalike)
-    four, _ = convert(lookalike, name="other", num_threads=4)
-    assert one.digest == four.digest
+def test_takes_are_the_same_in_another_process(lookalike):
+    for unit in RleJsonReader(lookalike.folder).units():
+        here, there = unit.load(), pickle.loads(pickle.dumps(unit)).load()
+        assert there.pictures.names == here.pictures.names
+        np.testing.assert_array_equal(there.joints_camera_mm, here.joints_camera_mm)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"box": "tight"}, {"translation": "t"}, {"on_error": "ignore"}, {"enlarge": 0}],
-)
+@pytest.mark.parametrize("settings", [{"box": "tight"}, {"on_error": "ignore"}, {"enlarge": 0}])
 def test_unknown_settings_are_refused(settings):
     (name,) = settings
     with pytest.raises(ValueError, match=name):
-        RleJsonConfig(**settings)
+        ConversionConfig(**settings)
+
+
+def test_an_unknown_reading_of_the_translation_is_refused(lookalike):
+    with pytest.raises(ValueError, match="translation must be auto, centre or minus-rc, got 't'"):
+        RleJsonReader(lookalike.folder, translation="t")
+
+
+@pytest.mark.parametrize("sequence", [(9, 5, 2), (9, 10, 2), (9, 13, 1)])
+def test_the_block_list_holds_in_both_sets_unless_asked_otherwise(lookalike, sequence):
+    subject, action, subaction = sequence
+    for content in lookalike.content.values():
+        for image in content["images"][::2]:
+            image.update(subject=subject, action_idx=action, subaction_idx=subaction)
+    lookalike.save()
+    blocked, _ = convert(lookalike)
+    assert (len(blocked), set(blocked.records.subject)) == (4, {5})
+    assert set(blocked.records.split) == {"train", "test"}
+    kept, _ = convert(lookalike, name="kept", shifted="keep")
+    mended, _ = convert(lookalike, name="mended", shifted="correct")
+    assert len(kept) == len(mended) == 8
+    rows = np.flatnonzero(kept.records.subject == 9)
+    moved = kept.records.joints_camera_mm[rows] - mended.records.joints_camera_mm[rows]
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=-1), 200, atol=1e-2)
+
+
+def test_nothing_is_thinned_out_a_second_time(lookalike):
+    store, _ = convert(lookalike)
+    assert sorted(store.records.frame) == list(range(8))
+
+
+def test_the_block_list_is_of_subject_9_alone(lookalike):
+    for content in lookalike.content.values():
+        for image in content["images"]:
+            image.update(subject=1, action_idx=5, subaction_idx=2)
+    lookalike.save()
+    assert len(convert(lookalike)[0]) == 8
 
 
 def test_shrinking_does_not_alias():
@@ -393,9 +438,8 @@ def test_shrinking_does_not_alias():
 
 @pytest.mark.real
 def test_real_photographs(real_data, tmp_path):
-    result = convert_rle_json(
-        real_data, tmp_path / "store", config=RleJsonConfig(crop_size_px=96, num_threads=2)
-    )
+    config = ConversionConfig(crop_size_px=96)
+    result = conversion.convert(RleJsonReader(real_data), tmp_path / "store", config=config)
     store = open_store(result.path)
     assert (result.num_records, result.skipped) == (200, ())
     assert check_records(store) == []
