@@ -282,11 +282,11 @@ def _check_intrinsics_and_rotation(focal_px: Tensor, rotation: Tensor) -> None:
     if not bool((focal_px > 0).all()):
         raise ValueError(f"focal_px must be > 0 px, got {focal_px.min().item()} px")
     rotation = rotation.double()
-    error = (rotation @ rotation.transpose(-1, -2) - torch.eye(3).to(rotation)).abs().amax()
-    if error > 1e-3 or bool((torch.linalg.det(rotation) < 0).any()):
+    error = (rotation @ rotation.transpose(-1, -2) - torch.eye(3).to(rotation)).abs()
+    if bool((error > 1e-3).any()) or bool((torch.linalg.det(rotation) < 0).any()):
         raise ValueError(
             "rotation must be orthonormal with determinant +1 (camera from world), "
-            f"got R Rᵀ off the identity by {error.item():.3g}, "
+            f"got R Rᵀ off the identity by {error.max().item():.3g}, "
             f"smallest determinant {torch.linalg.det(rotation).min().item():.3g}"
         )
 
