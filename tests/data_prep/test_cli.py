@@ -42,7 +42,7 @@ def test_convert_then_verify(run, lookalike, tmp_path):
 def test_verify_lists_problems_and_ends_with_one(run, lookalike, tmp_path):
     store = tmp_path / "store"
     run("rle-json", lookalike.folder, store, *SMALL)
-    shard = store / "shard-train-00000.h5"
+    shard = store / "shard-train-s_05_act_04_subact_02_ca_01.h5"
     content = bytearray(shard.read_bytes())
     image = open_store(store).image_bytes(open_store(store).select(split="train")[0])
     start = content.find(image)
@@ -52,7 +52,7 @@ def test_verify_lists_problems_and_ends_with_one(run, lookalike, tmp_path):
     assert code == 1
     assert "2 problems:" in out
     assert (store / "overlay.png").stat().st_size > 10_000
-    assert "shard-train-00000.h5 has changed" in out
+    assert "shard-train-s_05_act_04_subact_02_ca_01.h5 has changed" in out
     assert "s_05_act_04_subact_02_ca_01_000001" in out
     assert "truncated JPEG" in out
     assert err == ""
