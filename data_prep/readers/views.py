@@ -16,6 +16,9 @@ MAX_TURN = 1e-3
 """By how much an entry of a rotation may differ from Human3.6M's own."""
 MAX_SHIFT_MM = 2.0
 """By how much a centre may differ from Human3.6M's own along an axis."""
+THINNING_STEPS = (2, 5, 10)
+THINNING_SLACK = 2.0
+"""Frames by which a thinned-out sequence's length may differ from the poses over the step."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True, slots=True)
@@ -173,3 +176,24 @@ def _nearest(readings: dict[str, np.ndarray], wanted: np.ndarray) -> tuple[np.nd
 def camera_joints(camera: Camera, joints_world_mm: np.ndarray) -> Float[np.ndarray, "n joints 3"]:
     """Joints of the world in a camera's frame, millimetres, float64."""
     return camera.world_to_camera(torch.from_numpy(np.asarray(joints_world_mm, np.float64))).numpy()
+
+
+def renumbered_step(frame: Int[np.ndarray, " n"], num_poses: int) -> int | None:
+    """By which step images seem to have been thinned out before they were numbered.
+
+    Frames 0 to m without a gap, m a fifth of the poses or the like, hint at every fifth image of
+    the video under consecutive numbers: every label then stands beside another pose's image.
+
+    Args:
+        frame: The frames that there are, ascending.
+        num_poses: How many poses the release has.
+
+    Returns:
+        The step; None if nothing hints at one.
+    """
+    if not np.array_equal(frame, np.arange(len(frame))):
+        return None
+    for step in THINNING_STEPS:
+        if abs(len(frame) - num_poses / step) <= THINNING_SLACK:
+            return step
+    return None
