@@ -374,6 +374,45 @@ def learnable_triangulation(
     return LearnableTriangulationReader(source, images=images, undistorted=undistorted)
 
 
+@layout("csv")
+def own_csv(
+    source: Annotated[Path, typer.Argument(help="Folder with people.csv and cameras.csv.")],
+    cameras: Annotated[
+        Path | None, typer.Option(help="Table of cameras; cameras.csv beside the people.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; that of people.csv if not given.")
+    ] = None,
+) -> Reader:
+    """Convert data of your own from two CSV tables, people.csv and cameras.csv."""
+    from data_prep.readers.own import CsvReader
+
+    return CsvReader(source, cameras=cameras, images=images)
+
+
+@layout("json")
+def own_json(
+    source: Annotated[Path, typer.Argument(help="Folder with people.json, or the file.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; that of the file if not given.")
+    ] = None,
+) -> Reader:
+    """Convert data of your own from one JSON file, people.json."""
+    from data_prep.readers.own import JsonReader
+
+    return JsonReader(source, images=images)
+
+
+@layout("h36m-toolbox")
+def h36m_toolbox(
+    source: Annotated[Path, typer.Argument(help="Folder with annot/ and images/.")],
+) -> Reader:
+    """Convert the labels of H36M-Toolbox with their images; a stopped run goes on."""
+    from data_prep.readers.h36m_toolbox import H36mToolboxReader
+
+    return H36mToolboxReader(source)
+
+
 @app.command()
 def synthetic(
     store: StoreArgument,

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from data_prep.lookalike.flat_json import write_coco_json, write_mpii_json
+from data_prep.lookalike.own import write_own_csv, write_own_json
 from data_prep.lookalike.raw import write_raw
 from data_prep.lookalike.world import World
 
@@ -11,6 +13,10 @@ Writer = Callable[[World, Path], None]
 
 FORMATS: dict[str, Writer] = {
     "raw": write_raw,
+    "coco-json": write_coco_json,
+    "mpii-json": write_mpii_json,
+    "csv": write_own_csv,
+    "json": write_own_json,
 }
 
 
