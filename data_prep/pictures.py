@@ -136,7 +136,7 @@ class VideoFrames:
             if isinstance(frame, ValueError):
                 break
             while row < len(self) and self.position[row] == number:
-                yield frame.to_ndarray(format="bgr24")  # costs as much as decoding the frame
+                yield video_image(frame)
                 row += 1
             if row == len(self):
                 break
@@ -200,6 +200,29 @@ def decode_video(path: Path) -> Iterator[Any]:
                 return
             yield frame
             number += 1
+
+
+_BT_601 = (2, 5, 6)
+"""FFmpeg's numbers of colour spaces with BT.601's matrix; 2 where the file does not say."""
+_LIMITED_RANGE = (0, 1)
+"""FFmpeg's numbers of the range 16 to 235; 0 where the file does not say."""
+
+
+def video_image(frame: Any) -> Image:
+    """A frame as PyAV has it, as BGR; costs about as much as decoding it.
+
+    OpenCV's conversion is exact to rounding and takes half the time of FFmpeg's, which darkens
+    images by 1.5 grey levels.
+    """
+    is_usual = (
+        frame.format.name == "yuv420p"
+        and int(frame.colorspace) in _BT_601
+        and int(frame.color_range) in _LIMITED_RANGE
+        and frame.width % 2 == frame.height % 2 == 0
+    )
+    if is_usual:
+        return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420)
+    return frame.to_ndarray(format="bgr24")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

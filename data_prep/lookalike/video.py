@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from data_prep.pictures import Image
 
 FRAMES_PER_S = 50
@@ -32,6 +35,7 @@ def write_video(path: Path, images: Iterable[Image], *, size_px: tuple[int, int]
         stream.thread_count = 1
         stream.options = {"preset": "ultrafast", "crf": "12", "g": "25"}
         for image in images:
-            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -16,9 +16,12 @@ Source:
     Human3.6M, Ionescu et al., PAMI 2014: Release-v1.2/metadata.xml in code-v1.2.zip.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from xml.etree import ElementTree
+
+import numpy as np
+import torch
 
 from pose3d.geometry.camera import Camera, rotation_from_angles
 
@@ -43,7 +46,7 @@ class Metadata:
         path: The file.
         subjects: Subjects that the columns of `<mapping>` stand for.
         camera_names: Names of the cameras 1 to 4.
-        cameras: By subject and camera name; float64, with distortion, world in millimetres.
+        cameras: By camera and subject, a batch (4, 11); float64, with distortion.
         file_names: Base names of files, as far as there are any.
         num_frames: Frames of the four videos, then the poses of the four cameras together.
         image_sizes_px: Width and height by subject and camera name, as far as they are stated.
@@ -52,7 +55,7 @@ class Metadata:
     path: Path
     subjects: tuple[int, ...]
     camera_names: tuple[str, ...]
-    cameras: dict[tuple[int, str], Camera]
+    cameras: Camera
     file_names: dict[Key, str]
     num_frames: dict[Key, tuple[int, ...]]
     image_sizes_px: dict[tuple[int, str], tuple[int, int]]
@@ -76,6 +79,11 @@ class Metadata:
         if key not in self.num_frames:
             raise ValueError(f"{self.path}: <frames> {_lacks(key)}")
         return self.num_frames[key][-1] // NUM_CAMERAS
+
+    def camera(self, subject: int, camera_name: str) -> Camera:
+        """A camera as it stood for a subject (1 to 11); world in millimetres."""
+        one = self.cameras[self.camera_names.index(camera_name), subject - 1]
+        return Camera(**{part.name: getattr(one, part.name).clone() for part in fields(one)})
 
     def image_size_px(self, subject: int, camera_name: str) -> tuple[int, int]:
         """Width and height of a camera's images of a subject, pixels.
@@ -126,7 +134,7 @@ def read_metadata(path: Path) -> Metadata:
         path=path,
         subjects=subjects,
         camera_names=names,
-        cameras=_cameras(_numbers(_part(root, "w0", path).text, "<w0>", path), names, path),
+        cameras=_cameras(_numbers(_part(root, "w0", path).text, "<w0>", path), path),
         file_names=_file_names(rows, subjects),
         num_frames=_frames(_part(root, "frames", path), path),
         image_sizes_px=_image_sizes(rows, subjects, names, path),
@@ -202,10 +210,8 @@ def _image_sizes(
     return found
 
 
-def _cameras(
-    numbers: list[float], names: tuple[str, ...], path: Path
-) -> dict[tuple[int, str], Camera]:
-    """Every camera as it stood for every subject.
+def _cameras(numbers: list[float], path: Path) -> Camera:
+    """The four cameras as they stood for the eleven subjects, a batch (4, 11).
 
     Raises:
         ValueError: If there are not 300 numbers, or they make no camera.
@@ -214,24 +220,19 @@ def _cameras(
         raise ValueError(
             f"metadata {path}: <w0> holds {len(numbers)} numbers, expected {NUM_W0}; {REMEDY}"
         )
-    found = {}
-    for camera, name in enumerate(names):
-        start = NUM_CAMERAS * NUM_SUBJECTS * EXTRINSICS + INTRINSICS * camera
-        intrinsics = numbers[start : start + INTRINSICS]
-        for subject in range(1, NUM_SUBJECTS + 1):
-            start = EXTRINSICS * (camera * NUM_SUBJECTS + subject - 1)
-            extrinsics = numbers[start : start + EXTRINSICS]
-            try:
-                found[subject, name] = Camera.from_parameters(
-                    rotation=rotation_from_angles(*extrinsics[:3]),
-                    centre_world_mm=extrinsics[3:],
-                    focal_px=intrinsics[:2],
-                    principal_point_px=intrinsics[2:4],
-                    radial=intrinsics[4:7],
-                    tangential=intrinsics[7:],
-                )
-            except ValueError as error:
-                raise ValueError(
-                    f"metadata {path}: <w0> of S{subject}'s camera {name}: {error}; {REMEDY}"
-                ) from error
-    return found
+    table = np.array(numbers)
+    shape = (NUM_CAMERAS, NUM_SUBJECTS)
+    extrinsics = table[: -NUM_CAMERAS * INTRINSICS].reshape(*shape, EXTRINSICS)
+    intrinsics = table[-NUM_CAMERAS * INTRINSICS :].reshape(NUM_CAMERAS, 1, INTRINSICS)
+    intrinsics = np.tile(intrinsics, (1, NUM_SUBJECTS, 1))
+    try:
+        return Camera.from_parameters(
+            rotation=rotation_from_angles(*torch.from_numpy(extrinsics[..., :3]).unbind(-1)),
+            centre_world_mm=extrinsics[..., 3:],
+            focal_px=intrinsics[..., :2],
+            principal_point_px=intrinsics[..., 2:4],
+            radial=intrinsics[..., 4:7],
+            tangential=intrinsics[..., 7:],
+        )
+    except ValueError as error:
+        raise ValueError(f"metadata {path}: cameras of <w0>: {error}; {REMEDY}") from error

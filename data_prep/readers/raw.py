@@ -185,7 +185,7 @@ class RawReader:
             root=self._tree.root,
             name=f"S{key[0]} {base}.{camera_name}",
             files={kind: path for kind, path in files.items() if kind in used},
-            camera=metadata.cameras[key[0], camera_name],
+            camera=metadata.camera(key[0], camera_name),
             camera_name=camera_name,
             image_size_px=metadata.image_size_px(key[0], camera_name),
             num_poses=metadata.num_poses(key),

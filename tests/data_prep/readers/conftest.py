@@ -1,10 +1,13 @@
 """Worlds that look-alike trees are written from, and what a converted tree must equal."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from data_prep.convert import ConversionConfig, convert
+from data_prep.lookalike.raw import write_raw
 from data_prep.lookalike.world import WorldReader, make_world
 from pose3d.data.store import open_store
 
@@ -142,3 +145,24 @@ def store_of(tmp_path):
         return open_store(path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def raw_tree(world, tmp_path_factory):
+    """The world as Human3.6M's archives unpack, masks included; not to be changed."""
+    folder = tmp_path_factory.mktemp("raw") / "tree"
+    write_raw(world, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _tiny_raw_tree(tiny_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw") / "tiny"
+    write_raw(tiny_world, folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_raw_tree(_tiny_raw_tree, tmp_path):
+    """A copy of the tiny world's archives, to be damaged."""
+    return shutil.copytree(_tiny_raw_tree, tmp_path / "tree")
