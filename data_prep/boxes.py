@@ -81,6 +81,8 @@ def person_squares(
                 faults[row] = f"its {kind} box {found.round(1).tolist()} px has no area"
             elif kind in ("annotation", "mask"):
                 faults[row] = f"has no {kind} box; choose --box joints, posenet or metric"
+            elif kind == "metric":
+                faults[row] = "the root's depth is not labelled; choose --box joints or posenet"
             else:
                 faults[row] = "no joint is left to make a box of"
     return squares, faults
@@ -110,6 +112,8 @@ def _boxes(
         focal_px = take.camera.focal_px.numpy()
         focal_px = focal_px[rows] if focal_px.ndim == 2 else focal_px
         size = METRIC_BOX_MM * focal_px / depth_mm[:, None]
+        if take.weight is not None:
+            size = np.where(take.weight[rows, skeleton.root, 2:] > 0, size, np.nan)
         return np.concatenate([image_px[:, skeleton.root] - size / 2, size], axis=1)
     if kind in ("annotation", "mask"):
         if take.box_xywh_px is None:

@@ -40,9 +40,15 @@ def check_size(
     """Refuse an image of another size than its label was made for."""
     found = (image.shape[1], image.shape[0])
     if found != tuple(image_size_px):
+        is_turned = found == tuple(image_size_px)[::-1]
         raise ValueError(
             f"{name} has {found[0]}×{found[1]} px, its annotation states "
-            f"{image_size_px[0]}×{image_size_px[1]} px; both must be of one release"
+            f"{image_size_px[0]}×{image_size_px[1]} px; "
+            + (
+                "labels must be those of the image as its EXIF orientation turns it"
+                if is_turned
+                else "both must be of one release"
+            )
         )
 
 

@@ -161,6 +161,11 @@ def test_blocks_are_small_and_keep_people_of_an_image_together(source, monkeypat
         assert sum(a != b for a, b in pairwise(files)) == len(set(files)) - 1
 
 
+def test_a_box_of_two_metres_is_refused_without_depth(source, tmp_path):
+    with pytest.raises(ValueError, match="the root's depth is not labelled; choose --box joints"):
+        convert(CocoJsonReader(source), tmp_path / "store", config=ConversionConfig(box="metric"))
+
+
 def test_splits_follow_the_file_or_the_option(source, store):
     tested = [annotation_of(store, row, source)[1].parent.name for row in range(len(store))]
     expected = ["test" if name == "val2017" else "train" for name in tested]

@@ -399,6 +399,16 @@ def test_axes_of_opengl_and_shares_for_pixels_are_recognised(source):
         CsvReader(source({**row, **cells(outside)}))
 
 
+def test_an_image_that_lies_on_its_side_is_told_apart_from_a_foreign_one(source, tmp_path):
+    folder = source(line())
+    cv2.imwrite(str(folder / "a.jpg"), np.zeros((640, 480, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"480×640 px, .*640×480 px; .*EXIF"):
+        convert(CsvReader(folder), tmp_path / "store")
+    cv2.imwrite(str(folder / "a.jpg"), np.zeros((500, 480, 3), np.uint8))
+    with pytest.raises(ValueError, match="both must be of one release"):
+        convert(CsvReader(folder), tmp_path / "other")
+
+
 def test_missing_tables_images_and_other_encodings_are_named(source, tmp_path):
     with pytest.raises(ValueError, match=rf"{tmp_path}/people.csv is missing"):
         CsvReader(tmp_path)
