@@ -227,9 +227,9 @@ def _behind(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> 
     """On the floor behind the pelvis."""
     outward = outward_sign(side)
     return Reach(
-        wrist_mm=np.array([outward * draft.uniform(200, 340), draft.uniform(170, 330), -45.0]),
+        wrist_mm=np.array([outward * draft.uniform(200, 340), draft.uniform(170, 330), -12.0]),
         elbow=np.array([0.3 * outward, 1.0, 0.0]),
-        hand=np.array([0.3 * outward, 1.0, -0.2]),
+        hand=np.array([0.3 * outward, 1.0, -0.05]),
     )
 
 
@@ -250,9 +250,9 @@ def _beside(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> 
     """On the floor beside the pelvis."""
     outward = outward_sign(side)
     return Reach(
-        wrist_mm=np.array([outward * draft.uniform(270, 400), draft.uniform(-90, 170), -45.0]),
+        wrist_mm=np.array([outward * draft.uniform(270, 400), draft.uniform(-90, 170), -12.0]),
         elbow=np.array([0.6 * outward, 1.0, 0.0]),
-        hand=np.array([0.5 * outward, draft.uniform(-0.6, 0.6), -0.3]),
+        hand=np.array([0.5 * outward, draft.uniform(-0.6, 0.6), -0.05]),
     )
 
 

@@ -253,6 +253,17 @@ class Body:
             return skeleton.heads_mm[..., bone, :] + offset
         return skeleton.heads_mm[..., self.index[name], :]
 
+    def hand_height_mm(
+        self, skeleton: PosedSkeleton | PosedSkeletons, side: str
+    ) -> Float[np.ndarray, "*frames"]:
+        """Height of a hand's lowest skin, by its outermost vertices; side is "l" or "r"."""
+        bone = self.index[f"{side}_hand"]
+        around = self.rest_vertices_mm[self.model.weights[:, bone] > 0.5]
+        around = (around - self.rest_heads_mm[bone]) @ self._neutral[bone].T
+        outermost = around[np.concatenate([around.argmin(axis=0), around.argmax(axis=0)])]
+        down = skeleton.rotations[..., bone, 2, :] @ outermost.T
+        return skeleton.heads_mm[..., bone, 2] + down.min(axis=-1)
+
     def joints_mm(
         self, skeleton: PosedSkeleton | PosedSkeletons
     ) -> Float[np.ndarray, "*frames 17 3"]:

@@ -216,8 +216,7 @@ def _fault(
     own = [_is_of_arms(pair, tuple(poses)) for pair in found.pairs]
     fault = np.maximum(0.0, found.depth_mm[:, own].max(axis=1) - 6.0) + 100.0 * limit_excess(arms)
     for side in poses:
-        wrist, knuckle = (body.point_mm(skeleton, f"{side}_{p}") for p in ("hand", "knuckle"))
-        fault = fault + np.maximum(0.0, 15.0 - (2.0 * knuckle - wrist)[:, 2])  # the fingers' tips
+        fault = fault + np.maximum(0.0, -body.hand_height_mm(skeleton, side))
     return float(fault.max())
 
 

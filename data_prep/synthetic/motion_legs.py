@@ -270,7 +270,7 @@ def floor(score: Score, duration_s: float) -> None:
     """Sit down on the floor, stretch, draw up or cross the legs, and get up again."""
     start, leg = score.now_s, score.leg_mm
     down = score.uniform(1.6, 2.3) * score.style.tempo
-    seat = seat_depth_mm(score, tilt_deg=-20.0, flexion_deg=115.0) - 0.5 * SINK_MM
+    seat = seat_depth_mm(score, tilt_deg=-20.0, flexion_deg=115.0)
     score.lean(18.0, 40.0, 0.0, 0.45 * down)
     score.move("offset", np.array([0.0, FLOOR_SEAT * leg]), 0.0, 0.95 * down)
     score.move("height", seat, 0.05 * down, down)

@@ -8,11 +8,11 @@ from data_prep.synthetic.body import Body, PosedSkeletons
 from data_prep.synthetic.limits import ELBOW_LIMIT_RAD, overlaps
 from data_prep.synthetic.rotations import apply, dot, reach, rotation_x, transposed
 
-NUM_ROUNDS = 7
+NUM_ROUNDS = 9
 TOLERATED_MM = 4.0
 LONGEST_PUSH_MM = 45.0
 SPREAD_FRAMES = 5.0
-HAND_OVER_FLOOR_MM = 18.0
+HAND_OVER_FLOOR_MM = 3.0
 
 
 def part_limbs(
@@ -21,9 +21,12 @@ def part_limbs(
     root_mm: Float[np.ndarray, "frames 3"],
 ) -> None:
     """Move wrists out of trunk, head, legs, the other arm and the floor, smoothly; in place."""
-    for _ in range(NUM_ROUNDS):
+    for i in range(NUM_ROUNDS):
         skeleton = body.pose_frames(local, root_mm)
-        pushes = _pushes(body, skeleton)
+        # The floor has the last word: nothing may be seen under it.
+        pushes = _out_of_body(body, skeleton) if i < NUM_ROUNDS - 3 else {}
+        for side in ("l", "r"):
+            pushes[side] = pushes.get(side, 0.0) + _off_floor(body, skeleton, side)
         if not any(np.any(push) for push in pushes.values()):
             return
         for side, push in pushes.items():
@@ -31,7 +34,13 @@ def part_limbs(
             move_wrist(body, local, skeleton, side, wrist)
 
 
-def _pushes(body: Body, skeleton: PosedSkeletons) -> dict[str, Float[np.ndarray, "frames 3"]]:
+def _off_floor(body: Body, skeleton: PosedSkeletons, side: str) -> Float[np.ndarray, "frames 3"]:
+    """The way up for a wrist whose hand is in the floor."""
+    depth = HAND_OVER_FLOOR_MM - body.hand_height_mm(skeleton, side)
+    return np.clip(depth, 0.0, LONGEST_PUSH_MM)[:, None] * [0.0, 0.0, 1.0]
+
+
+def _out_of_body(body: Body, skeleton: PosedSkeletons) -> dict[str, Float[np.ndarray, "frames 3"]]:
     """The way out of the deepest overlap, for each wrist."""
     found = overlaps(body, skeleton)
     depth = np.clip(found.depth_mm - TOLERATED_MM, 0.0, LONGEST_PUSH_MM)
@@ -42,9 +51,6 @@ def _pushes(body: Body, skeleton: PosedSkeletons) -> dict[str, Float[np.ndarray,
         deepest = np.argmax(depth * np.abs(signs), axis=1)
         way = depth[rows, deepest] * signs[deepest]
         pushes[side] = way[:, None] * found.apart[rows, deepest]
-        wrist, knuckle = (body.point_mm(skeleton, f"{side}_{p}") for p in ("hand", "knuckle"))
-        lowest = np.minimum(wrist[:, 2], (2.0 * knuckle - wrist)[:, 2])  # the fingers' tips
-        pushes[side][:, 2] += np.clip(HAND_OVER_FLOOR_MM - lowest, 0.0, LONGEST_PUSH_MM)
     return pushes
 
 
