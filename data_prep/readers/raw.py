@@ -123,6 +123,7 @@ class RawReader:
                     f"S{subject}: no files of {len(gone)} sequences "
                     f"({', '.join(gone[:MAX_NAMED])}{more})"
                 )
+        self.missing = list(dict.fromkeys(self.missing))  # four cameras may lack one file
 
     def _no_poses(self, subject: int) -> None:
         """A subject's folder without poses."""
