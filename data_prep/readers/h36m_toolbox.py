@@ -10,7 +10,8 @@ millimetres, `joints_2d` (17, 2), pixels as the lens has them, `box` (left, top,
 holds the universal skeleton, of the same limbs for everybody, which does not fit the images. The
 order of joints is Human3.6M's 17; the raw joint 16 stands in the place of 13, at the same point.
 
-A file is in memory as a whole while it is reduced to arrays: about 5 GB for all training images.
+A file is in memory as a whole while it is reduced to arrays: about 10 kB per image, 16 GB and four
+minutes for all 1.5 million training images.
 """
 
 from collections.abc import Iterator, Mapping
