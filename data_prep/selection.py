@@ -202,9 +202,10 @@ def select_jobs(reader: Reader, config: ConversionConfig) -> Selection:
             jobs.append(Job(unit=unit, split=split, protocol=protocol, is_shifted=mend))
     notes += [f"left out {reason} ({count} sequences)" for reason, count in left_out.items()]
     if not jobs:
+        why = [*notes, *reader.missing[:1]]
         raise ValueError(
             f"nothing of {reader.description} takes part"
-            + (f": {'; '.join(notes)}" if notes else "; the source is empty")
+            + (f": {'; '.join(why)}" if why else "; the source is empty")
         )
     names = Counter(job.shard_name for job in jobs)
     for name, count in names.items():
