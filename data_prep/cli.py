@@ -413,6 +413,19 @@ def h36m_toolbox(
     return H36mToolboxReader(source)
 
 
+@layout("metro")
+def metro(
+    source: Annotated[Path, typer.Argument(help="Folder with S1/Images/ and so on.")],
+    metadata: Annotated[
+        Path | None, typer.Option(help="The release's metadata.xml; looked for in SOURCE.")
+    ] = None,
+) -> Reader:
+    """Convert the tree that metro and MeTRAbs train on; a stopped run goes on."""
+    from data_prep.readers.metro import MetroReader
+
+    return MetroReader(source, metadata=metadata)
+
+
 @app.command()
 def synthetic(
     store: StoreArgument,
