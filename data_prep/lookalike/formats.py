@@ -4,6 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.lookalike.flat_json import write_coco_json, write_mpii_json
+from data_prep.lookalike.h36m_fetch import write_h36m_fetch
+from data_prep.lookalike.h36m_toolbox import write_h36m_toolbox
+from data_prep.lookalike.learnable_triangulation import write_learnable_triangulation
+from data_prep.lookalike.metro import write_metro
+from data_prep.lookalike.mmpose import write_mmpose
 from data_prep.lookalike.own import write_own_csv, write_own_json
 from data_prep.lookalike.raw import write_raw
 from data_prep.lookalike.world import World
@@ -13,6 +18,11 @@ Writer = Callable[[World, Path], None]
 
 FORMATS: dict[str, Writer] = {
     "raw": write_raw,
+    "h36m-fetch": write_h36m_fetch,
+    "mmpose": write_mmpose,
+    "learnable-triangulation": write_learnable_triangulation,
+    "h36m-toolbox": write_h36m_toolbox,
+    "metro": write_metro,
     "coco-json": write_coco_json,
     "mpii-json": write_mpii_json,
     "csv": write_own_csv,
