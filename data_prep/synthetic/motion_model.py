@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.motion import Motion
 from data_prep.synthetic.motion_actions import ACTIONS, write_score
-from data_prep.synthetic.motion_arms import arm_rotations, plan_arms
+from data_prep.synthetic.motion_arms import draw_arm_motion
 from data_prep.synthetic.motion_curves import FRAMES_PER_S
 from data_prep.synthetic.motion_repair import part_limbs
 from data_prep.synthetic.motion_solve import solve_carried
@@ -43,8 +43,8 @@ def draw_motion(
     times_s = lead_s + np.arange(-25, num_frames + 25) / FRAMES_PER_S
     score = write_score(body, action, take, rng=rng, end_s=float(times_s[-1]))
     carried = solve_carried(score, times_s, rng=rng)
-    tracks = plan_arms(score, carried, times_s, ACTIONS[action].arms)
-    local = carried.local | arm_rotations(score, carried, tracks, times_s, rng=rng)
+    arms = draw_arm_motion(score, carried, times_s, ACTIONS[action].arms, rng=rng)
+    local = carried.local | arms
     part_limbs(body, local, carried.root_mm)
     kept = slice(25, 25 + num_frames)
     return Motion(
