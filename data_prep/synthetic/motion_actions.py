@@ -7,8 +7,10 @@ import numpy as np
 
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.draft import Mixture
-from data_prep.synthetic.motion_legs import LEGS, place_seat
-from data_prep.synthetic.motion_score import AREA_CENTRE_MM, AREA_HALF_MM, TRUNK, Score, draw_style
+from data_prep.synthetic.motion_legs import LEGS
+from data_prep.synthetic.motion_score import AREA_CENTRE_MM, AREA_HALF_MM, TRUNK, Score
+from data_prep.synthetic.motion_seats import place_seat
+from data_prep.synthetic.motion_style import draw_style
 
 LEGS_S: dict[str, tuple[float, float]] = {
     "stand": (6.0, 18.0),

@@ -16,7 +16,9 @@ from data_prep.synthetic.draft import outward_sign
 from data_prep.synthetic.motion import Seat
 from data_prep.synthetic.motion_curves import Channel, ease
 from data_prep.synthetic.motion_steps import FootTrack, foot_of
+from data_prep.synthetic.motion_style import Style
 
+SIDES = ("l", "r")
 TRUNK = ("spine", "chest", "neck", "head")
 AREA_CENTRE_MM = np.array([0.0, 250.0])
 AREA_HALF_MM = np.array([1000.0, 1250.0])
@@ -29,39 +31,6 @@ CLEARANCE_MM = 118.0
 
 Stance = dict[str, tuple[float, float, float]]
 """Per foot: outward and forward from the root, and toes outward (radians)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How one person moves in one take."""
-
-    step_s: float
-    step_mm: float
-    half_width_mm: float
-    toe_out_rad: float
-    extension: float
-    tempo: float
-    """> 1 is slower."""
-    swing_rad: float
-    lean_rad: float
-    hand: str
-    """The busier hand: "l" or "r"."""
-
-
-def draw_style(rng: np.random.Generator, leg_mm: float) -> Style:
-    """Draw how somebody moves."""
-    size = leg_mm / 850.0
-    return Style(
-        step_s=float(rng.uniform(0.48, 0.6) * math.sqrt(size)),
-        step_mm=float(rng.uniform(440.0, 610.0) * size),
-        half_width_mm=float(rng.uniform(90.0, 165.0) * size),
-        toe_out_rad=math.radians(rng.uniform(2.0, 16.0)),
-        extension=float(rng.uniform(0.987, 0.997)),
-        tempo=float(rng.uniform(0.8, 1.35)),
-        swing_rad=math.radians(rng.uniform(14.0, 34.0)),
-        lean_rad=math.radians(rng.normal(2.0, 2.5)),
-        hand="r" if rng.random() < 0.8 else "l",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +76,7 @@ class Score:
         self.channels = {n: Channel(value=np.asarray(value)) for n, value in values.items()}
         foot = foot_of(self.body)
         stance = self.stance()
-        for side in ("l", "r"):
+        for side in SIDES:
             place = self.foot_place(side, stance[side])
             self.feet[side] = FootTrack(
                 foot=foot, place=Channel(value=place), pitch=Channel(value=np.zeros(()))
@@ -172,7 +141,7 @@ class Score:
                 outward_sign(side) * stagger,
                 self.style.toe_out_rad + self.degrees(-4.0, 8.0),
             )
-            for side in ("l", "r")
+            for side in SIDES
         }
 
     def foot_place(
