@@ -178,7 +178,7 @@ def _read_frame(
         rows[name].append(lines.floats(words))
     short = [bone for bone, frames in rows.items() if len(frames) not in (0, count)]
     if short or len(rows[ROOT]) != count:
-        lines.fail(f"frame {count} ends here without {', '.join(short) or ROOT}")
+        lines.fail(f"bones {', '.join(short) or ROOT} are missing in frame {count} or before")
 
 
 def _section(lines: Lines) -> list[list[str]]:

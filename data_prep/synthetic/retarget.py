@@ -23,6 +23,7 @@ from data_prep.synthetic.retarget_pose import (
     rescaled,
     turned_about_z,
 )
+from data_prep.synthetic.retarget_seat import seat_under
 
 MOTION_FRAMES_PER_S = 50.0
 
@@ -65,16 +66,17 @@ def retarget(clip: Clip, body: Body, *, frames_per_s: float = MOTION_FRAMES_PER_
     for side in ("l", "r"):
         shank = skeleton.rotations[:, body.index[f"{side}_shank"]]
         height = skeleton.heads_mm[:, body.index[f"{side}_foot"], 2]
-        local[f"{side}_foot"] = foot_rotation(body, side, shank, height)
+        local[f"{side}_foot"] = foot_rotation(body, side, shank, height, frames_per_s)
     lift = lift_mm(body, body.pose_frames(local, root), frames_per_s)
     root = root + lift[:, None] * [0.0, 0.0, 1.0]
-    reached = proportions.joints_mm(body, body.pose_frames(local, root)) - root[:, None]
+    skeleton = body.pose_frames(local, root)
+    reached = proportions.joints_mm(body, skeleton) - root[:, None]
     return Retargeted(
         motion=Motion(
             local=local,
             root_mm=root,
             frames_per_s=frames_per_s,
-            seat=None,
+            seat=seat_under(body, skeleton, frames_per_s),
             source=f"motion capture, {clip.name}: {clip.action}",
         ),
         error_mm=np.linalg.norm(reached - pose, axis=-1),

@@ -11,7 +11,7 @@ from data_prep.synthetic.mocap_clips import Clip, Clips
 AREA_HALF_MM = np.array([1300.0, 1600.0])
 """The pelvis stays within this of the room's middle, in x and y."""
 TURN_STEP_DEG = 15
-LONGEST_LEG_MM = 960.0
+LONGEST_LEG_MM = 1000.0
 """Legs of the tallest synthetic body: clips that fit with them fit with all."""
 SHORTEST_PIECE_S = 1.0
 

@@ -167,9 +167,11 @@ def hinged_limb(
     upper, lower = unit(first), unit(second)
     hinge = bend_sign * np.cross(upper, lower)
     untwisted = parent @ shortest_rotation(_DOWN, apply(transposed(parent), upper))
-    missing = np.clip(1.0 - np.linalg.norm(hinge, axis=-1) / STRAIGHT, 0.0, 1.0)[:, None]
+    expected = untwisted[..., 0]
+    sine = np.linalg.norm(hinge, axis=-1)[:, None]
     near = gaussian_filter1d(hinge, 0.1 * frames_per_s, axis=0, mode="nearest")
-    axis = hinge + missing * (0.5 * near + 0.4 * STRAIGHT * untwisted[..., 0])
+    missing = np.clip(1.0 - sine / STRAIGHT, 0.0, 1.0)
+    axis = hinge + missing * (0.5 * near + 0.4 * STRAIGHT * expected)
     orientation = frame_of(upper, axis) @ frame_of(_DOWN, _X).T
     in_limb = apply(transposed(orientation), lower)
     bend = np.arctan2(bend_sign * in_limb[:, 1], -in_limb[:, 2])

@@ -12,6 +12,7 @@ from data_prep.synthetic.body import Body, PosedSkeletons
 from data_prep.synthetic.mocap_clips import ANKLE_HEIGHT_PER_LEG, Joints
 from data_prep.synthetic.rotations import (
     Matrix,
+    dot,
     rotation_x,
     transposed,
     unit,
@@ -28,6 +29,9 @@ FREE_FOOT_MM = 160.0
 """So far above where it stands an ankle's foot no longer cares for the floor."""
 SOLE_SINKS_MM = 3.0
 """Flesh of the sole that a step presses flat."""
+KNEELING = 0.25
+"""Cosine of the shank's lean above which it stands."""
+FOOT_SMOOTHING_S = 0.02
 RELAXED_FOOT_RAD = np.radians(12.0)
 FLESH_MM = {
     **dict.fromkeys(("l_shank", "r_shank"), 50.0),
@@ -39,7 +43,6 @@ FLESH_MM = {
 """What lies about points of the body that may come near the floor."""
 _NAME = HUMAN36M_17.index
 _ANKLE = {"l": _NAME("L_Ankle"), "r": _NAME("R_Ankle")}
-_FRONT = np.array([0.0, -1.0, 0.0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,7 +159,11 @@ def _above_floor(
 
 
 def foot_rotation(
-    body: Body, side: str, shank: Matrix, ankle_height_mm: Float[np.ndarray, " frames"]
+    body: Body,
+    side: str,
+    shank: Matrix,
+    ankle_height_mm: Float[np.ndarray, " frames"],
+    frames_per_s: float,
 ) -> Matrix:
     """Turn of a foot against its shank: flat on the floor, rolling over toes or heel, or free.
 
@@ -168,16 +175,17 @@ def foot_rotation(
         side: "l" or "r".
         shank: Orientation of the shank.
         ankle_height_mm: Height of the ankle above the floor.
+        frames_per_s: Rate of the frames.
     """
     sole = sole_mm(body, side)
     free = shank @ rotation_x(RELAXED_FOOT_RAD)
-    front = free @ _FRONT
+    up = np.broadcast_to([0.0, 0.0, 1.0], (len(shank), 3))
+    left = unit(shank[..., 0] * [1.0, 1.0, 0.0])
+    level = np.cross(left, up)
+    yaw = np.stack([left, -level, up], axis=-1)
+    front = -free[..., 1]
     room = np.maximum(ankle_height_mm, body.ankle_height_mm) + SOLE_SINKS_MM
-    pitch = -np.arcsin(np.clip(front[:, 2], -1.0, 1.0))
-    pitch = np.clip(pitch, *_pitch_limits(sole, room))
-    level = unit(front * [1.0, 1.0, 0.0])
-    up = np.broadcast_to([0.0, 0.0, 1.0], level.shape)
-    yaw = np.stack([np.cross(up, level), -level, up], axis=-1)
+    pitch = np.clip(np.arctan2(-front[:, 2], dot(front, level)), *_pitch_limits(sole, room))
     standing = yaw @ rotation_x(pitch)
     upright = np.clip(4.0 * (shank[:, 2, 2] - 0.2), 0.0, 1.0)
     raised = ankle_height_mm - body.ankle_height_mm
@@ -185,7 +193,8 @@ def foot_rotation(
     weight = upright * near**2 * (3.0 - 2.0 * near)
     turn = transposed(free) @ standing
     blended = free @ _fraction(turn, weight)
-    return _clear_of_floor(transposed(shank) @ blended, shank, sole, room)
+    local = _clear_of_floor(transposed(shank) @ blended, shank, sole, room)
+    return _smoothed(local, FOOT_SMOOTHING_S * frames_per_s)
 
 
 def sole_mm(body: Body, side: str) -> Float[np.ndarray, "points 3"]:
@@ -214,7 +223,10 @@ def _clear_of_floor(
     sole: Float[np.ndarray, "points 3"],
     room_mm: Float[np.ndarray, " frames"],
 ) -> Matrix:
-    """Turn feet about their x, by the least angle, until they have no point below their room."""
+    """Turn feet about their x, by the least angle, until they have no point below their room.
+
+    Toes go up under a shank that stands, and back under one that lies, as in kneeling.
+    """
 
     def depth_mm(turned: Matrix, frames: Int[np.ndarray, " some"]) -> np.ndarray:
         low = (shank[frames, 2:3] @ turned @ sole.T)[:, 0].min(axis=-1)
@@ -223,13 +235,13 @@ def _clear_of_floor(
     cleared = local.copy()
     frames = np.flatnonzero(depth_mm(local, np.arange(len(local))) > SOLE_SINKS_MM)
     best = depth_mm(local[frames], frames)
+    sign = np.where(shank[frames, 2, 2] > KNEELING, -1.0, 1.0)
     for angle in np.radians(np.arange(2.5, 90.0, 2.5)):
-        for sign in (-1.0, 1.0):
-            turned = local[frames] @ rotation_x(sign * angle)
-            depth = depth_mm(turned, frames)
-            is_better = (best > SOLE_SINKS_MM) & (depth < best)
-            cleared[frames[is_better]] = turned[is_better]
-            best = np.where(is_better, depth, best)
+        turned = local[frames] @ rotation_x(sign * angle)
+        depth = depth_mm(turned, frames)
+        is_better = (best > SOLE_SINKS_MM) & (depth < best)
+        cleared[frames[is_better]] = turned[is_better]
+        best = np.where(is_better, depth, best)
     return cleared
 
 
@@ -237,6 +249,13 @@ def _fraction(turn: Matrix, weight: Float[np.ndarray, " frames"]) -> Matrix:
     """A part of each rotation, from none (0) to all of it (1)."""
     vectors = Rotation.from_matrix(turn).as_rotvec()
     return Rotation.from_rotvec(weight[:, None] * vectors).as_matrix()
+
+
+def _smoothed(turn: Matrix, sigma_frames: float) -> Matrix:
+    """Mean rotations over a short time (the nearest rotation to the mean matrix)."""
+    u, _, v = np.linalg.svd(gaussian_filter1d(turn, sigma_frames, axis=0, mode="nearest"))
+    v[..., 2, :] *= np.linalg.det(u @ v)[:, None]
+    return u @ v
 
 
 def lift_mm(
