@@ -121,13 +121,8 @@ def _sample(
     column: Float[np.ndarray, "height width"],
     row: Float[np.ndarray, "height width"],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Colours at places of the room's pictures, which are put under one another for that."""
-    pictures = (room.floor, room.ceiling, *room.walls)
-    sizes = np.array([picture.shape[:2] for picture in pictures])
-    starts = np.concatenate([[0], np.cumsum(sizes[:-1, 0])])
-    atlas = np.zeros((sizes[:, 0].sum(), sizes[:, 1].max(), 3), np.uint8)
-    for picture, start in zip(pictures, starts, strict=True):
-        atlas[start : start + len(picture), : picture.shape[1]] = picture
+    """Colours at places of the room's pictures."""
+    atlas, sizes, starts = room.atlas
     limits = (sizes - 1).astype(np.float32)
     column = np.clip(column - np.float32(0.5), 0.0, limits[:, 1][side])
     row = np.clip(row - np.float32(0.5), 0.0, limits[:, 0][side])

@@ -1,47 +1,63 @@
-"""Draw a frame of a take as a camera sees it: room, shadow, person and furniture, developed."""
+"""Draw a frame of a take as a camera sees it: the person in the scenery, developed."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
-from data_prep.synthetic.backdrop import Backdrop
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX
 from data_prep.synthetic.develop import Darkroom
-from data_prep.synthetic.lighting import Light, is_front
 from data_prep.synthetic.renderers import SUPERSAMPLING, Renderer, Tile, rasterise
-from data_prep.synthetic.shading import Mesh, body_mesh, furniture_mesh, join_meshes, shade_tile
+from data_prep.synthetic.scenery import (
+    NEAREST_MM,
+    Scenery,
+    View,
+    in_picture,
+    on_floor,
+    pixel_depths,
+    project,
+    seat_meshes,
+)
+from data_prep.synthetic.shading import body_mesh, join_meshes, shade_tile
 from data_prep.synthetic.surface import BodySurface
 from data_prep.synthetic.takes import Take
-from pose3d.geometry.camera import Camera
 
-NEAREST_MM = 400.0
-"""Triangles that come nearer to the camera are left out."""
-SEAT_MATERIAL = 21
-REACH_MM = 1000.0
-"""A body reaches no farther from its pelvis, towards or away from the camera."""
+SHADOW_STEP_PX = 8
+"""Grid of the body's shadow, pixels of the full image: no coarser than the mesh."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """A developed picture, and what was drawn before its background."""
+    """A developed picture, and what was drawn of person and furniture."""
 
     image: UInt8[np.ndarray, "height width 3"]
     tile: Tile
+    """What is seen of person and seat."""
     bones: Int[np.ndarray, " triangles"]
-    """Bone that each triangle of the tile follows most; -1 for furniture."""
+    """Bone that each triangle of the tile follows most; -1 for the seat."""
+    before_mm: Float[np.ndarray, "height width"] | None
+    """Camera z of other furniture that may come before the person; infinite: none."""
 
+    def before_at(self, points_px: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
+        """Camera z of furniture at points of the picture; infinite where there is none."""
+        if self.before_mm is None:
+            return np.full(len(points_px), np.inf)
+        height, width = self.before_mm.shape
+        column, row = np.clip(np.rint(points_px), 0, [width - 1, height - 1]).astype(int).T
+        return self.before_mm[row, column].astype(np.float64)
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _View:
-    """What a camera sees of a take that does not move."""
-
-    background: UInt8[np.ndarray, "height width 4"]
-    """Room and the furniture that is behind the person; RGB, and where the bare floor is seen."""
-    before: tuple[Mesh, ...]
-    """Furniture that may come before the person."""
+    def person_mask(self) -> Bool[np.ndarray, "height width"]:
+        """Pixels that show the person more than anything else."""
+        mask = np.zeros(self.image.shape[:2], bool)
+        is_person = (self.tile.triangle >= 0) & (self.bones[self.tile.triangle] >= 0)
+        height, width = (side // SUPERSAMPLING for side in is_person.shape)
+        split = is_person.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
+        shown = split.mean(axis=(1, 3)) >= 0.5
+        if self.before_mm is not None:
+            shown &= self.before_mm[self.tile.rows, self.tile.columns] > pixel_depths(self.tile)
+        mask[self.tile.rows, self.tile.columns] = shown
+        return mask
 
 
 class Artist:
@@ -53,7 +69,7 @@ class Artist:
         renderer: Finds the seen triangles.
         width_px: Largest width of a picture.
         height_px: Largest height.
-        view_scale: Side of a pixel of the full image over that of the stored background.
+        view_scale: Side of a pixel of the full image over that of the stored scenery.
     """
 
     def __init__(
@@ -68,10 +84,10 @@ class Artist:
     ) -> None:
         self._surface = surface
         self._renderer = renderer
-        self._backdrop = Backdrop(view_scale)
+        self._scenery = Scenery(renderer, scale=view_scale, landmarks=surface.landmarks)
         self._darkroom = Darkroom(seed, width_px=width_px, height_px=height_px)
         self._take: Take | None = None
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, View] = {}
 
     def draw(
         self,
@@ -84,7 +100,7 @@ class Artist:
         width_px: int,
         height_px: int,
     ) -> Drawing:
-        """Draw the body before its background.
+        """Draw the body in its scenery.
 
         Args:
             take: What is seen.
@@ -95,158 +111,131 @@ class Artist:
             width_px: Width of the picture.
             height_px: Its height.
         """
-        camera, light = take.cameras[camera_name], take.light
-        view = self._view(take, camera_name)
-        body = body_mesh(self._surface, vertices_mm, light)
-        mesh = join_meshes([body, *view.before])
-        pixels, depths = project(camera, mesh.vertices_mm, picture_from_image)
-        drawn = _in_picture(pixels[mesh.faces], depths[mesh.faces], width_px, height_px)
+        camera, size = take.cameras[camera_name], (width_px, height_px)
+        mesh = join_meshes([body_mesh(self._surface, vertices_mm, take.light), *seat_meshes(take)])
+        shadows = on_floor(vertices_mm, take.light)
+        points, depths = project(
+            camera, np.concatenate([mesh.vertices_mm, shadows]), picture_from_image
+        )
+        pixels = points[: -len(shadows)]
+        drawn = in_picture(pixels[mesh.faces], depths[mesh.faces], width_px, height_px)
         faces = mesh.faces[drawn]
         tile = rasterise(
             self._renderer, pixels[faces], depths[faces], width_px=width_px, height_px=height_px
         )
-        coloured = shade_tile(tile, mesh, drawn, take.look, light, self._surface.landmarks)
-        background = cv2.warpAffine(
-            view.background,
-            (picture_from_image @ np.linalg.inv(self._backdrop.view_from_image))[:2],
-            (width_px, height_px),
-            flags=cv2.INTER_LINEAR,
-        )
+        person = shade_tile(tile, mesh, drawn, take.look, take.light, self._surface.landmarks)
+        view = self._view(take, camera_name)
+        picture_from_view = picture_from_image @ np.linalg.inv(self._scenery.view_from_image)
+        background = cv2.warpAffine(view.background, picture_from_view[:2], size)
         picture = background[..., :3].astype(np.float32)
-        floor = background[..., 3]
-        self._cast_shadow(picture, floor, body, camera, light, picture_from_image)
-        part = picture[tile.rows, tile.columns]
-        part *= (255 - coloured[..., 3:]) * np.float32(1 / 255)
-        part += coloured[..., :3]
+        is_seen = depths[-len(shadows) :] > NEAREST_MM
         scale = float(picture_from_image[0, 0])
-        image = self._darkroom.develop(
-            picture, take.exposures[camera_name], rng, image_px=1.0 / scale
-        )
+        darkness = take.light.strength / 255 * background[..., 3].astype(np.float32)
+        self._cast_shadow(picture, darkness, points[-len(shadows) :], is_seen, scale)
+        before_mm = _compose(picture, person, tile, view, picture_from_view, size)
+        exposure = take.exposures[camera_name]
+        image = self._darkroom.develop(picture, exposure, rng, image_px=1.0 / scale)
         _blacken_outside(image, picture_from_image, IMAGE_SIZES_PX[take.subject, camera_name])
-        return Drawing(image=image, tile=tile, bones=mesh.bones[drawn])
+        return Drawing(image=image, tile=tile, bones=mesh.bones[drawn], before_mm=before_mm)
 
-    def _view(self, take: Take, camera_name: str) -> _View:
-        """The background of a camera, kept while the take stays the same."""
+    def _view(self, take: Take, camera_name: str) -> View:
+        """The scenery of a camera, kept while the take stays the same."""
         if take is not self._take:
             self._take, self._views = take, {}
         if camera_name not in self._views:
-            self._views[camera_name] = self._draw_view(take, camera_name)
+            self._views[camera_name] = self._scenery.view(take, camera_name)
         return self._views[camera_name]
-
-    def _draw_view(self, take: Take, camera_name: str) -> _View:
-        camera, light = take.cameras[camera_name], take.light
-        size_px = IMAGE_SIZES_PX[take.subject, camera_name]
-        rgb, is_floor = self._backdrop.draw(take.room, camera, camera_name, image_size_px=size_px)
-        picture = rgb.astype(np.float32) * light.tint.astype(np.float32)
-        floor = np.where(is_floor, 255, 0).astype(np.uint8)
-        before, behind = self._sort_furniture(take, camera)
-        view_from_image = self._backdrop.view_from_image
-        if before or behind:
-            mesh = join_meshes([*before, *behind])
-            self._cast_shadow(picture, floor, mesh, camera, light, view_from_image)
-        if behind:
-            height, width = floor.shape
-            mesh = join_meshes(behind)
-            pixels, depths = project(camera, mesh.vertices_mm, view_from_image)
-            drawn = _in_picture(pixels[mesh.faces], depths[mesh.faces], width, height)
-            if len(drawn):
-                faces = mesh.faces[drawn]
-                tile = rasterise(
-                    self._renderer, pixels[faces], depths[faces], width_px=width, height_px=height
-                )
-                layer = shade_tile(tile, mesh, drawn, take.look, light, self._surface.landmarks)
-                part = picture[tile.rows, tile.columns]
-                part *= (255 - layer[..., 3:]) * np.float32(1 / 255)
-                part += layer[..., :3]
-                floor[tile.rows, tile.columns][layer[..., 3] > 0] = 0
-        background = np.dstack([np.clip(picture, 0.0, 255.0).astype(np.uint8), floor])
-        return _View(background=background, before=tuple(before))
-
-    def _sort_furniture(self, take: Take, camera: Camera) -> tuple[list[Mesh], list[Mesh]]:
-        """Furniture that may come before the person, and what is always behind."""
-        path = camera.world_to_camera(torch.from_numpy(take.motion.root_mm))
-        farthest = float(path[:, 2].max()) + REACH_MM
-        before: list[Mesh] = []
-        behind: list[Mesh] = []
-        for number, piece in enumerate(take.furniture):
-            mesh = furniture_mesh(piece, take.light, first_material=3 * number)
-            corners = camera.world_to_camera(torch.from_numpy(piece.vertices_mm))
-            (before if float(corners[:, 2].min()) < farthest else behind).append(mesh)
-        if take.seat is not None:
-            before.append(furniture_mesh(take.seat, take.light, first_material=SEAT_MATERIAL))
-        return before, behind
 
     def _cast_shadow(
         self,
         picture: Float[np.ndarray, "height width 3"],
-        floor: UInt8[np.ndarray, "height width"],
-        mesh: Mesh,
-        camera: Camera,
-        light: Light,
-        picture_from_image: Float[np.ndarray, "3 3"],
+        darkness: Float[np.ndarray, "height width"],
+        vertices_px: Float[np.ndarray, "vertices 2"],
+        is_seen: Bool[np.ndarray, " vertices"],
+        scale: float,
     ) -> None:
-        """Darken the bare floor where a mesh stands between it and the lamp."""
-        points = mesh.vertices_mm
-        on_floor = points - points[:, 2:] / light.direction[2] * light.direction
-        pixels, depths = project(camera, on_floor, picture_from_image)
-        height, width = floor.shape
-        half = ((width + 1) // 2, (height + 1) // 2)
-        corners, corner_depths = 0.5 * (pixels[mesh.faces] - 0.5), depths[mesh.faces]
-        # A long shadow may reach behind the camera.
-        seen = (corner_depths > NEAREST_MM).all(axis=1)
-        seen &= ((corners.max(axis=1) > 0) & (corners.min(axis=1) < half)).all(axis=1)
-        if not seen.any():
+        """Darken the floor under the shadows of the body's vertices; changes `picture`.
+
+        On a grid that is about as coarse as the mesh, vertices and middles of faces leave few
+        holes, which closing fills.
+        """
+        height, width = darkness.shape
+        step = max(1.0, SHADOW_STEP_PX * scale)
+        columns, rows = int(np.ceil(width / step)), int(np.ceil(height / step))
+        faces = self._surface.faces[is_seen[self._surface.faces].all(axis=1)]
+        middles = sum(vertices_px[faces[:, i]] for i in range(3)) / 3.0
+        places = np.concatenate([vertices_px[is_seen], middles])
+        column, row = np.floor((places + 0.5) / step).astype(np.int64).T
+        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        if not inside.any():
             return
-        shape = {"width_px": half[0], "height_px": half[1]}
-        shadowed = self._renderer.draw(corners[seen], corner_depths[seen], **shape) >= 0
-        soft = cv2.GaussianBlur(255 * shadowed.astype(np.uint8), (0, 0), 1.4)
-        rows, columns = (np.flatnonzero(soft.any(axis=axis)) for axis in (1, 0))
-        if not len(rows):
-            return
-        part = (slice(2 * rows[0], 2 * rows[-1] + 2), slice(2 * columns[0], 2 * columns[-1] + 2))
-        large = cv2.resize(
-            soft[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], None, fx=2, fy=2
+        mask = np.zeros((rows, columns), np.uint8)
+        mask[row[inside], column[inside]] = 255
+        closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        soft = cv2.GaussianBlur(closed, (0, 0), 1.0)
+        (left, right), (top, bottom) = (
+            (int(step * max(0, axis.min() - 4)), int(np.ceil(step * (axis.max() + 5))))
+            for axis in (column[inside], row[inside])
         )
-        area = picture[part]
-        share = large[: len(area), : area.shape[1]].astype(np.float32) * floor[part]
-        area *= (1.0 - np.float32(light.strength / 255**2) * share)[..., None]
-        floor[part] -= (share * np.float32(1 / 255)).astype(np.uint8)  # no shadow on a shadow
+        area = (slice(top, bottom), slice(left, right))
+        lamp = darkness[area]
+        shift = 0.5 * step - 0.5
+        large = cv2.warpAffine(
+            soft,
+            np.array([[step, 0.0, shift - left], [0.0, step, shift - top]]),
+            (lamp.shape[1], lamp.shape[0]),
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        picture[area] *= (1.0 - large * np.float32(1 / 255) * lamp)[..., None]
 
 
-def project(
-    camera: Camera,
-    points_mm: Float[np.ndarray, "n 3"],
-    picture_from_image: Float[np.ndarray, "3 3"],
-) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " n"]]:
-    """Pixels of a picture and camera z of points in the room, through the lens.
+def _compose(
+    picture: Float[np.ndarray, "height width 3"],
+    person: UInt8[np.ndarray, "rows columns 4"],
+    tile: Tile,
+    view: View,
+    picture_from_view: Float[np.ndarray, "3 3"],
+    size_px: tuple[int, int],
+) -> Float[np.ndarray, "height width"] | None:
+    """Put person and furniture over one another as their depths are; changes `picture`.
 
-    What is nearer than `NEAREST_MM`, or behind the camera, is projected as if it were that far.
+    Returns:
+        Camera z of the furniture in the picture; None where there is none.
     """
-    seen = camera.world_to_camera(torch.from_numpy(points_mm))
-    depths = seen[:, 2].numpy().copy()
-    seen[:, 2].clamp_(min=NEAREST_MM)
-    pixels = camera.camera_to_image(seen).numpy()
-    return pixels @ picture_from_image[:2, :2].T + picture_from_image[:2, 2], depths
-
-
-def _in_picture(
-    corners_px: Float[np.ndarray, "triangles 3 2"],
-    depths_mm: Float[np.ndarray, "triangles 3"],
-    width_px: int,
-    height_px: int,
-) -> Int[np.ndarray, " kept"]:
-    """Triangles that show their outside within the picture."""
-    low, high = corners_px.min(axis=1), corners_px.max(axis=1)
-    kept = ((high > -0.5) & (low < [width_px - 0.5, height_px - 0.5])).all(axis=1)
-    kept &= is_front(corners_px) & (depths_mm > NEAREST_MM).all(axis=1)
-    return np.flatnonzero(kept)
-
-
-def covered_pixels(samples: np.ndarray) -> np.ndarray:
-    """Pixels of which at least half the samples hold."""
-    height, width = (side // SUPERSAMPLING for side in samples.shape)
-    split = samples.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
-    return split.mean(axis=(1, 3)) >= 0.5
+    part = picture[tile.rows, tile.columns]
+    clear = (255 - person[..., 3:]) * np.float32(1 / 255)
+    if view.before is None:
+        part *= clear
+        part += person[..., :3]
+        return None
+    matrix = picture_from_view[:2]
+    layer = cv2.warpAffine(view.before.colours, matrix, size_px)
+    shown_rows, shown_columns = (np.flatnonzero(layer[..., 3].max(axis=i)) for i in (1, 0))
+    if not len(shown_rows):
+        part *= clear
+        part += person[..., :3]
+        return None
+    depth = cv2.warpAffine(
+        view.before.depth_mm,
+        matrix,
+        size_px,
+        flags=cv2.INTER_NEAREST,
+        borderValue=float("inf"),
+    )
+    area = (tile.rows, tile.columns)
+    with_person = part * clear + person[..., :3]
+    layer_clear = (255 - layer[..., 3:]) * np.float32(1 / 255)
+    shown = (
+        slice(shown_rows[0], shown_rows[-1] + 1),
+        slice(shown_columns[0], shown_columns[-1] + 1),
+    )
+    picture[shown] *= layer_clear[shown]
+    picture[shown] += layer[shown][..., :3]
+    # Half-covered pixels on the rim of furniture go with it.
+    near = cv2.erode(depth[area], np.ones((3, 3), np.uint8)) < pixel_depths(tile)
+    hidden = with_person * layer_clear[area] + layer[area][..., :3]
+    part[:] = np.where(near[..., None], hidden, part * clear + person[..., :3])
+    return depth
 
 
 def _blacken_outside(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 from rich.console import Console
 
 RENDERERS = ("auto", "opengl", "numpy")
@@ -103,6 +103,14 @@ class Tile:
     """Barycentric coordinates from fine samples of the tile, see `barycentric_maps`."""
     inverse_depths: Float[np.ndarray, "triangles 3"]
 
+    def depths_mm(self) -> Float[np.ndarray, "height width"]:
+        """Camera z of what each fine sample shows; infinite where there is nothing."""
+        samples = np.flatnonzero(self.triangle >= 0)
+        row, column = np.divmod(samples, self.triangle.shape[1])
+        depths = np.full(self.triangle.size, np.inf, np.float32)
+        depths[samples] = self._depth_mm(self.triangle.ravel()[samples], column, row)
+        return depths.reshape(self.triangle.shape)
+
     def look_at(
         self, points_px: Float[np.ndarray, "n 2"]
     ) -> tuple[Int32[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -113,15 +121,20 @@ class Tile:
         height, width = self.triangle.shape
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         triangle = np.where(inside, self.triangle[row * inside, column * inside], -1)
-        second, third = (
-            self.maps[triangle, i, 0] * column
-            + self.maps[triangle, i, 1] * row
-            + self.maps[triangle, i, 2]
-            for i in range(2)
-        )
-        a, b, c = self.inverse_depths[triangle].T
-        nearness = (1.0 - second - third) * a + second * b + third * c
-        return triangle, np.where(triangle >= 0, 1.0 / nearness, np.inf)
+        depths = self._depth_mm(triangle, column, row)
+        return triangle, np.where(triangle >= 0, depths, np.inf)
+
+    def _depth_mm(
+        self,
+        triangle: Int32[np.ndarray, " n"],
+        column: Int64[np.ndarray, " n"],
+        row: Int64[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " n"]:
+        """Camera z of triangles at fine samples: its inverse is linear across a triangle."""
+        maps = self.maps.reshape(-1, 6).take(triangle, axis=0).T
+        second, third = (maps[i] * column + maps[i + 1] * row + maps[i + 2] for i in (0, 3))
+        a, b, c = self.inverse_depths.take(triangle, axis=0).T
+        return 1.0 / ((1.0 - second - third) * a + second * b + third * c)
 
 
 def rasterise(

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from data_prep.synthetic.patterns import Colour, varied
 from data_prep.synthetic.textures import NUM_TEXTURES, TEXTURE_SIZE, floor_textures, wall_textures
@@ -32,6 +33,17 @@ class Room:
     walls: tuple[Image, Image, Image, Image]
     noise: Image | None
     """What is behind the person where there is no room."""
+
+    @cached_property
+    def atlas(self) -> tuple[Image, Int[np.ndarray, "6 2"], Int[np.ndarray, " 6"]]:
+        """Floor, ceiling and walls under one another, their sizes, and their first rows."""
+        pictures = (self.floor, self.ceiling, *self.walls)
+        sizes = np.array([picture.shape[:2] for picture in pictures])
+        starts = np.concatenate([[0], np.cumsum(sizes[:-1, 0])])
+        atlas = np.zeros((sizes[:, 0].sum(), sizes[:, 1].max(), 3), np.uint8)
+        for picture, start in zip(pictures, starts, strict=True):
+            atlas[start : start + len(picture), : picture.shape[1]] = picture
+        return atlas, sizes, starts
 
 
 class Painter:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from data_prep.synthetic.body import load_body_model
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX
-from data_prep.synthetic.drawing import Artist, Drawing, covered_pixels
+from data_prep.synthetic.drawing import Artist, Drawing
 from data_prep.synthetic.performances import ModelMotions, Motions
 from data_prep.synthetic.renderers import Renderer
 from data_prep.synthetic.surface import BodySurface
@@ -23,8 +23,8 @@ from pose3d.geometry.crop import box_from_joints, crop_from_image, square_box, t
 BOX_ENLARGE = 1.2
 BOX_DEFINITION = "square around the 17 projected joints, its side 1.2 times the longer extent"
 KEPT_TAKES = 2
-VIEW_SCALE_PER_PX = 1 / 640
-"""A crop shows about 1000 pixels of the full image; the background is kept somewhat finer."""
+VIEW_SCALE_PER_PX = 1 / 760
+"""A crop shows about 1000 pixels of the full image; the scenery is kept somewhat finer."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -229,7 +229,7 @@ class Studio:
         depths = joints_camera[:, 2].numpy()
         return Photograph(
             image=drawing.image,
-            mask=_person_mask(drawing),
+            mask=drawing.person_mask(),
             joints_world_mm=whole.joints_mm[frame],
             camera=camera,
             visibility=self._visibility(drawing, joints_image, depths, is_inside),
@@ -242,22 +242,14 @@ class Studio:
         depths_mm: Float[np.ndarray, " 17"],
         is_inside: Bool[np.ndarray, " 17"],
     ) -> UInt8[np.ndarray, " 17"]:
-        seen = self._sight.seen(drawing.tile, drawing.bones, joints_px, depths_mm)
+        before = drawing.before_at(joints_px)
+        seen = self._sight.seen(drawing.tile, drawing.bones, joints_px, depths_mm, before)
         return (seen & is_inside).astype(np.uint8)
 
     def _rng(self, take: Take, camera_name: str, frame: int) -> np.random.Generator:
         camera = HUMAN36M_CAMERA_NAMES.index(camera_name)
         action = zlib.crc32(take.action.encode())
         return np.random.default_rng((self._seed, take.subject, action, take.number, frame, camera))
-
-
-def _person_mask(drawing: Drawing) -> Bool[np.ndarray, "height width"]:
-    """Pixels of the picture that show the person more than anything else."""
-    tile = drawing.tile
-    mask = np.zeros(drawing.image.shape[:2], bool)
-    is_person = (tile.triangle >= 0) & (drawing.bones[tile.triangle] >= 0)
-    mask[tile.rows, tile.columns] = covered_pixels(is_person)
-    return mask
 
 
 def _are_inside(

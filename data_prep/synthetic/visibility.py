@@ -70,16 +70,19 @@ class Sight:
         bones: Int[np.ndarray, " triangles"],
         joints_px: Float[np.ndarray, "17 2"],
         depths_mm: Float[np.ndarray, " 17"],
+        before_mm: Float[np.ndarray, " 17"],
     ) -> Bool[np.ndarray, " 17"]:
         """Joints that nothing hides.
 
         Args:
-            tile: What is seen of person and furniture.
-            bones: Bone that each of the tile's triangles follows most; -1 for furniture.
+            tile: What is seen of person and seat.
+            bones: Bone that each of the tile's triangles follows most; -1 for the seat.
             joints_px: Joints in the picture that the tile is part of.
             depths_mm: Their camera z.
+            before_mm: Camera z of other furniture at the joints; infinite where there is none.
         """
         triangle, surface_mm = tile.look_at(joints_px)
         is_own = self._is_own[np.arange(len(triangle)), bones[triangle]]
         is_near = surface_mm > depths_mm - self._flesh_mm
-        return (triangle < 0) | (is_own & is_near)
+        is_free = before_mm > np.minimum(surface_mm, depths_mm)
+        return is_free & ((triangle < 0) | (is_own & is_near))
