@@ -143,15 +143,7 @@ NOD_DEG = {"spine": 2.0, "chest": 2.5, "neck": 6.0, "head": 6.0}
 def write_score(
     body: Body, action: str, take: int, *, rng: np.random.Generator, end_s: float
 ) -> Score:
-    """Write what somebody does until a time.
-
-    Raises:
-        ValueError: If the action is unknown or the take is not 1 or 2.
-    """
-    if action not in ACTIONS:
-        raise ValueError(f"unknown action {action!r}, known: {', '.join(ACTIONS)}")
-    if take not in (1, 2):
-        raise ValueError(f"a take is 1 or 2, got {take}")
+    """Write what somebody does until a time, in one of the takes 1 and 2 of an action."""
     leg_mm = body.length_mm("l_shank") + body.length_mm("l_foot")
     start = AREA_CENTRE_MM + rng.uniform(-0.6, 0.6, size=2) * AREA_HALF_MM
     place = np.append(start, rng.uniform(0.0, 2.0 * math.pi))

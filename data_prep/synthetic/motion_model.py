@@ -38,6 +38,13 @@ def draw_motion(
     """
     if num_frames < 1:
         raise ValueError(f"a motion has at least 1 frame, got num_frames={num_frames}")
+    if action not in ACTIONS:
+        raise ValueError(f"unknown action {action!r}, known: {', '.join(ACTIONS)}")
+    if take not in (1, 2):
+        raise ValueError(f"a take is 1 or 2, got {take}")
+    # Takes and actions differ even where they are drawn from generators that are alike.
+    key = [*rng.integers(0, 2**32, size=4), list(ACTIONS).index(action), take]
+    rng = np.random.default_rng(key)
     lead_s = float(rng.uniform(*LEAD_IN_S))
     # A little more than asked for, so that smoothing over time has both of its sides.
     times_s = lead_s + np.arange(-25, num_frames + 25) / FRAMES_PER_S
