@@ -426,6 +426,23 @@ def metro(
     return MetroReader(source, metadata=metadata)
 
 
+@layout("posenet-json")
+def posenet_json(
+    source: Annotated[Path, typer.Argument(help="Folder with annotations/ and images/.")],
+    translation: Annotated[
+        Translation, typer.Option(help="Reading of the cameras' t; told for each subject if auto.")
+    ] = Translation.auto,
+    bbox_root: Annotated[
+        Path | None,
+        typer.Option(help="Boxes of a detector that take the place of the annotated ones."),
+    ] = None,
+) -> Reader:
+    """Convert PoseNet's JSON layout, three files per subject; a stopped run goes on."""
+    from data_prep.readers.posenet_json import PosenetJsonReader
+
+    return PosenetJsonReader(source, translation=translation.value, bbox_root=bbox_root)
+
+
 @app.command()
 def synthetic(
     store: StoreArgument,

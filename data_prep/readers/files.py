@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 
 def read_json(path: Path, *, name: str = "file") -> Any:
@@ -46,3 +49,22 @@ def digest_of_files(paths: Iterable[Path], *, folder: Path) -> str:
     """
     lines = sorted(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in paths)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def float_array(
+    values: Mapping, key: str, shape: tuple[int, ...], *, finite: bool = True
+) -> Float[np.ndarray, "..."]:
+    """An entry as an array of this shape; null becomes NaN.
+
+    Raises:
+        KeyError, TypeError: If there is no such entry, or it holds no numbers.
+        ValueError: If it has another shape, or is not finite where it must be.
+    """
+    array = np.array(values[key], dtype=np.float64)
+    if array.size == np.prod(shape):
+        array = array.reshape(shape)
+    if array.shape != shape:
+        raise ValueError(f"{key} has shape {array.shape}, expected {shape}")
+    if finite and not np.isfinite(array).all():
+        raise ValueError(f"{key} is not finite: {array.tolist()}")
+    return array

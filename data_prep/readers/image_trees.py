@@ -10,6 +10,7 @@ The tree is told by its folders. Numbers count from 1, metro's from 0; what the 
 the sequences are called has the last word.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def _first_number(root: Path, kind: TreeKind, sequences: dict[SequenceKey, str])
 
 def _list_images(folder: Path, name: str, *, first_number: int) -> SequenceImages:
     """Parse the names of a folder's images; other files are passed over."""
-    matches = [_IMAGE_NAME.fullmatch(path.name) for path in (folder / name).iterdir()]
+    matches = [_IMAGE_NAME.fullmatch(file) for file in os.listdir(folder / name)]
     parts = [match.groups() for match in matches if match]
     numbers = [number for _, number, _ in parts]
     lengths = {len(number) for number in numbers}

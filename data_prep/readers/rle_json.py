@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from data_prep.human36m import action_name
 from data_prep.people import camera_name_of, check_millimetres, decide_translation
 from data_prep.pictures import ImageFiles
-from data_prep.readers.files import read_json, sha256
+from data_prep.readers.files import float_array, read_json, sha256
 from data_prep.takes import LazyTake, Rejection, Take, human36m_unit_name
 from pose3d.data.store import INT32_MAX
 from pose3d.geometry.camera import Camera
@@ -272,18 +271,18 @@ def parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
             f"is paired by position with the annotation of image {annotation['image_id']}, "
             f"not {image['id']}; bring both lists into the same order"
         )
-    joints = _array(annotation, "keypoints_world", (17, 3), finite=False)
+    joints = float_array(annotation, "keypoints_world", (17, 3), finite=False)
     bad = np.flatnonzero(~np.isfinite(joints).all(1))
     if len(bad):
         names = ", ".join(HUMAN36M_17.joint_names[j] for j in bad)
         raise ValueError(f"keypoints_world of {names} is not finite")
-    box = _array(annotation, "bbox", (4,))
+    box = float_array(annotation, "bbox", (4,))
     if not (box[2:] > 0).all():
         raise ValueError(f"bbox {box.tolist()} has no area; expected x, y, width, height in pixels")
-    rotation = _array(camera, "R", (3, 3))
+    rotation = float_array(camera, "R", (3, 3))
     if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
         raise ValueError("cam_param.R is not a rotation")
-    focal = _array(camera, "f", (2,))
+    focal = float_array(camera, "f", (2,))
     if not (focal > 0).all():
         raise ValueError(f"cam_param.f is {focal.tolist()} px, must be > 0")
     return Label(
@@ -291,29 +290,15 @@ def parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
         split=split,
         image_size_px=(int(image["width"]), int(image["height"])),
         rotation=rotation,
-        translation_mm=_array(camera, "t", (3,)),
+        translation_mm=float_array(camera, "t", (3,)),
         focal_px=focal,
-        principal_point_px=_array(camera, "c", (2,)),
-        radial=_array(camera, "k", (3,)) if "k" in camera else np.zeros(3),
-        tangential=_array(camera, "p", (2,)) if "p" in camera else np.zeros(2),
+        principal_point_px=float_array(camera, "c", (2,)),
+        radial=float_array(camera, "k", (3,)) if "k" in camera else np.zeros(3),
+        tangential=float_array(camera, "p", (2,)) if "p" in camera else np.zeros(2),
         box_xywh_px=box,
         joints_world_mm=joints,
         numbers=_numbers(image),
     )
-
-
-def _array(
-    values: Mapping, key: str, shape: tuple[int, ...], *, finite: bool = True
-) -> Float[np.ndarray, "..."]:
-    """A float array of this shape; null becomes NaN."""
-    array = np.array(values[key], dtype=np.float64)
-    if array.size == np.prod(shape):
-        array = array.reshape(shape)
-    if array.shape != shape:
-        raise ValueError(f"{key} has shape {array.shape}, expected {shape}")
-    if finite and not np.isfinite(array).all():
-        raise ValueError(f"{key} is not finite: {array.tolist()}")
-    return array
 
 
 def _numbers(image: Mapping) -> tuple[int, int, int, int, int]:
