@@ -12,6 +12,8 @@ MAX_SIDE_RATIO = 1.25
 MIN_RECORDS_FOR_SIDES = 5  # the median of fewer follows the noise of triangulated labels
 CONSTANT_MM = 2.0
 """By how much bones of one subject of Human3.6M may differ."""
+MOST = 0.8
+"""Share of the frames of a subject that must have it so: single wrong ones are named one by one."""
 SMALLEST_PERSON_MM = 100.0
 MIN_SINE = 0.2
 """Bends and turns below 12 degrees say nothing about the side."""
@@ -78,7 +80,7 @@ class BoneTally:
         problems = unlike_sides(self.lengths, self.skeleton)
         confused = swapped_sides(self.votes)
         problems += [confused] if confused else []
-        spread, median = self.lengths.spread(), self.lengths.quantile(0.5)
+        spread, median = self.lengths.spread(MOST), self.lengths.quantile(0.5)
         uneven = np.flatnonzero(np.nan_to_num(spread) > CONSTANT_MM)
         if is_constant and len(uneven):
             worst = uneven[np.argmax(spread[uneven])]

@@ -265,7 +265,6 @@ def _rows_to_show(people: People, *, count: int) -> Int[np.ndarray, " k"]:
     pictures = people.take.pictures
     if isinstance(pictures, VideoFrames):
         rows = rows[pictures.position[rows] <= LAST_VIDEO_FRAME]
-    if not len(rows):
-        return rows
-    middle = (np.arange(count) + 0.5) / count * len(rows)
-    return rows[np.unique(middle.astype(int))]
+    count = min(count, len(rows))
+    middle = (np.arange(count) + 0.5) / max(count, 1) * len(rows)
+    return rows[middle.astype(int)]

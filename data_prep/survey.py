@@ -206,7 +206,7 @@ def _cells(
 ) -> tuple[list[Cell], list[str]]:
     """Crops of frames spread over the source, and what was wrong with others."""
     num_cells = SHEET_ROWS * SHEET_COLUMNS
-    places = np.linspace(0, len(tasks) - 1, num_cells).round().astype(int)
+    places = np.arange(num_cells) * len(tasks) // num_cells
     chosen, counts = np.unique(places, return_counts=True)
     sketches = [
         Sketch(examination=tasks[place], header=header, count=int(count))

@@ -64,6 +64,6 @@ class Tally:
         middles = np.append((self.edges[1:] + self.edges[:-1]) / 2, np.nan)
         return np.fmin(middles[bins], self.largest)
 
-    def spread(self) -> Float[np.ndarray, " kinds"]:
-        """Half of what the middle 95 % of the values span."""
-        return (self.quantile(0.975) - self.quantile(0.025)) / 2
+    def spread(self, share: float = 0.95) -> Float[np.ndarray, " kinds"]:
+        """Half of what the middle share of the values spans."""
+        return (self.quantile((1 + share) / 2) - self.quantile((1 - share) / 2)) / 2
