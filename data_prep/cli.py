@@ -310,6 +310,9 @@ def mpii_json(
     )
 
 
+Drawn = StrEnum("Drawn", ["figure", "synthetic"])
+
+
 @app.command()
 def lookalike(
     layout_name: Annotated[
@@ -324,6 +327,10 @@ def lookalike(
     poses: Annotated[
         int, typer.Option(min=1, help="Poses of the first sequence; others have a few more.")
     ] = 12,
+    pictures: Annotated[
+        Drawn,
+        typer.Option(help="A figure of coloured limbs, or the synthetic data set's photographs."),
+    ] = Drawn.figure,
     seed: Annotated[int, typer.Option(help="Everything follows from it.")] = 0,
 ) -> None:
     """Write synthetic people as files of a layout, to try its verb and to see what it expects."""
@@ -333,6 +340,10 @@ def lookalike(
     world = parse_world(
         subjects=subjects, actions=actions, subactions=subactions, num_poses=poses, seed=seed
     )
+    if pictures is Drawn.synthetic:
+        from data_prep.lookalike.photographs import photographed
+
+        world = photographed(world, seed=seed)
     write_lookalike(layout_name, world, tree)
     count = sum(len(performance) for performance in world.performances)
     typer.echo(
