@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from data_prep.readers.flat_files import FlatPerson, FlatReader, FlatTable
 from data_prep.readers.joint_names import joint_of
@@ -59,7 +60,7 @@ def parse_coco(content: Any, path: Path, *, joint_names: Sequence[str]) -> FlatT
     images, annotations = _lists(content, path)
     names = _names_by_category(content, path, joint_names=joint_names)
     notes = [_note_on_names(names)]
-    has_visibility = any(_flags(annotation).max(initial=0) > 1 for annotation in annotations)
+    has_visibility = any(2 in _flags(annotation) for annotation in annotations)
     if not has_visibility:
         notes.append(
             "flags are 0 and 1 only: 1 is read as labelled, and as visible, since nothing tells "
@@ -71,7 +72,7 @@ def parse_coco(content: Any, path: Path, *, joint_names: Sequence[str]) -> FlatT
         if _get(annotation, "iscrowd", 0) == 1:
             left_out["annotations of crowds"] += 1
             continue
-        if not _flags(annotation).any():
+        if not any(_flags(annotation)):
             left_out["annotations without labelled joints"] += 1
             continue
         try:
@@ -109,8 +110,8 @@ def _lists(content: Any, path: Path) -> tuple[dict[Any, Any], list[Any]]:
 
 def _names_by_category(
     content: Mapping, path: Path, *, joint_names: Sequence[str]
-) -> dict[Any, list[int | None]]:
-    """The joint of `HUMAN36M_18` for each keypoint of each category; None for joints not used."""
+) -> dict[Any, Int[np.ndarray, " keypoints"]]:
+    """The joint of `HUMAN36M_18` for each keypoint of each category; -1 for joints not used."""
     categories = [
         category
         for category in content.get("categories") or []
@@ -118,16 +119,16 @@ def _names_by_category(
     ] or [{"keypoints": joint_names}]
     found, unknown = {}, []
     for category in categories:
-        joints: list[int | None] = []
+        joints = []
         for name in category["keypoints"]:
             try:
                 joint = joint_of(str(name))
             except ValueError:
                 unknown.append(str(name))
                 joint = None
-            joints.append(None if joint is None else HUMAN36M_18.index(joint))
-        found[category.get("id")] = joints
-    if not any(joint is not None for joints in found.values() for joint in joints):
+            joints.append(-1 if joint is None else HUMAN36M_18.index(joint))
+        found[category.get("id")] = np.array(joints)
+    if not any((joints >= 0).any() for joints in found.values()):
         raise ValueError(
             f"{path}: no keypoint of its categories is known ({', '.join(unknown[:6])}); name them "
             f"like {', '.join(COCO_JOINTS[5:7])}"
@@ -135,9 +136,9 @@ def _names_by_category(
     return found
 
 
-def _note_on_names(names: Mapping[Any, Sequence[int | None]]) -> str:
+def _note_on_names(names: Mapping[Any, Int[np.ndarray, " keypoints"]]) -> str:
     """Which joints are labelled."""
-    used = {joint for joints in names.values() for joint in joints if joint is not None}
+    used = {joint for joints in names.values() for joint in joints.tolist() if joint >= 0}
     listed = ", ".join(HUMAN36M_18.joint_names[joint] for joint in sorted(used))
     return f"joints by name: {listed}"
 
@@ -147,18 +148,16 @@ def _get(annotation: Any, key: str, default: Any) -> Any:
     return annotation.get(key, default) if isinstance(annotation, dict) else default
 
 
-def _flags(annotation: Any) -> np.ndarray:
-    """The flags of an annotation; one flag of 1 for what cannot be read, which is a fault."""
-    try:
-        return np.array(annotation.get("keypoints", [])[2::3], np.float64)
-    except (TypeError, ValueError, AttributeError):
-        return np.ones(1)
+def _flags(annotation: Any) -> Sequence[Any]:
+    """The flags of an annotation; a flag of 1 for what is no list, which is found to be a fault."""
+    keypoints = _get(annotation, "keypoints", [])
+    return keypoints[2::3] if isinstance(annotation, dict) and isinstance(keypoints, list) else (1,)
 
 
 def _person(
     annotation: Mapping,
     images: Mapping[Any, Mapping],
-    names: Mapping[Any, Sequence[int | None]],
+    names: Mapping[Any, Int[np.ndarray, " keypoints"]],
     *,
     number: int,
     seen: int,
@@ -175,16 +174,16 @@ def _person(
     if keypoints.shape != (3 * len(joints),):
         raise ValueError(f"has {keypoints.size} keypoint numbers, expected {3 * len(joints)}")
     keypoints = keypoints.reshape(-1, 3)
-    if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
-        raise ValueError(f"has flags {sorted(set(keypoints[:, 2].tolist()))}, expected 0, 1, 2")
-    if not np.isfinite(keypoints[keypoints[:, 2] > 0]).all():
-        raise ValueError("has a labelled keypoint that is not finite")
+    flags = keypoints[:, 2]
+    if not set(flags.tolist()) <= {0, 1, 2}:
+        raise ValueError(f"has flags {sorted(set(flags.tolist()))}, expected 0, 1, 2")
+    if not np.isfinite(keypoints).all() and not np.isfinite(keypoints[flags > 0]).all():
+        raise ValueError("has a labelled keypoint that is no number")
+    used = np.flatnonzero((joints >= 0) & (flags > 0))
     joints_px = np.full((HUMAN36M_18.num_joints, 2), np.nan)
+    joints_px[joints[used]] = keypoints[used, :2]
     visible = np.zeros(HUMAN36M_18.num_joints, bool)
-    for row, joint in enumerate(joints):
-        if joint is not None and keypoints[row, 2] > 0 and np.isnan(joints_px[joint, 0]):
-            joints_px[joint] = keypoints[row, :2]
-            visible[joint] = keypoints[row, 2] >= seen
+    visible[joints[used]] = flags[used] >= seen
     return FlatPerson(
         number=number,
         label=f"annotation {annotation.get('id', number)}",

@@ -70,14 +70,14 @@ class OwnReader:
             joints, unused = joint_columns(people.columns)
         except ValueError as error:
             raise ValueError(f"{people.file}: {error}") from error
-        if not people.rows:
-            raise ValueError(f"{people.file} has no people")
         if not joints:
             raise ValueError(f"{people.file} has no joint columns, like L_Hip_x, L_Hip_y, L_Hip_z")
         self._cameras = read_cameras(cameras)
         self.skeleton = (HUMAN36M_18 if has_thorax(joints) else HUMAN36M_17).name
         self.box_kind = "annotation" if BOX[0] in people.columns else "none"
         self._people, self._faults = read_people(people.rows, joints, self._cameras)
+        if not self._people and not self._faults:
+            raise ValueError(f"{people.file} has no people")
         if not self._people:
             raise ValueError(f"{self._faults[0].name}: {self._faults[0].reason}")
         check_units(self._people)

@@ -84,7 +84,7 @@ def check_units(people: Sequence[OwnPerson]) -> None:
         if values and not MIN_PERSON_MM <= np.median(np.abs(values)) <= 10 * MAX_PERSON_MM:
             median_mm = float(np.median(values))
             raise ValueError(
-                f"{people[0].row.file}, column unit: {name.format(f'{median_mm:.4g}')} with the "
+                f"{people[0].file}, column unit: {name.format(f'{median_mm:.4g}')} with the "
                 "unit that is stated; say m if lengths are metres, mm if they are millimetres"
             )
 
@@ -102,7 +102,7 @@ def check_view(people: Sequence[OwnPerson], cameras: Mapping[str, OwnCamera]) ->
             continue
         hint = _hint(group, cameras, space)
         raise ValueError(
-            f"{people[0].row.file}: of {len(group)} people in space {space} only {shown:.0%} lie "
+            f"{people[0].file}: of {len(group)} people in space {space} only {shown:.0%} lie "
             f"before their camera and in its image{hint}"
         )
 

@@ -9,8 +9,9 @@ image                  x, y in the image, pixels; no depth
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -35,7 +36,8 @@ class OwnPerson:
     """One row, read.
 
     Attributes:
-        row: Where it stands.
+        file: The table.
+        place: Where in it, e.g. "line 7".
         image: The image's file.
         camera: The camera's name; empty where none is named.
         size_px: Width and height that the row states; 0, 0 where it does not.
@@ -52,7 +54,8 @@ class OwnPerson:
         root_depth_mm: Depth of the pelvis, for image+relative-depth; NaN where it is not known.
     """
 
-    row: Row
+    file: Path
+    place: str
     image: str
     camera: str
     size_px: tuple[int, int]
@@ -112,7 +115,7 @@ def has_thorax(joints: Mapping[int, str]) -> bool:
 
 
 def read_people(
-    rows: Sequence[Row], joints: Mapping[int, str], cameras: Mapping[str, OwnCamera]
+    rows: Iterable[Row], joints: Mapping[int, str], cameras: Mapping[str, OwnCamera]
 ) -> tuple[list[OwnPerson], list[Rejection]]:
     """The people of all rows, and the rows that cannot be read.
 
@@ -126,7 +129,7 @@ def read_people(
     people: list[OwnPerson] = []
     faults: list[Rejection] = []
     counts: Counter[tuple] = Counter()
-    taken: dict[tuple, Row] = {}
+    taken: dict[tuple, str] = {}
     for row in rows:
         try:
             person = read_person(row, joints, cameras, frame=0)
@@ -134,11 +137,11 @@ def read_people(
             if row.is_empty("frame"):
                 person = replace(person, frame=counts[sequence])
             counts[sequence] += 1
-            other = taken.setdefault((*sequence, person.frame), row)
-            if other is not row:
+            other = taken.setdefault((*sequence, person.frame), row.place)
+            if other != row.place:
                 raise row.error(
                     "frame",
-                    f"{person.frame} is that of {other.place} already, with the same subject, "
+                    f"{person.frame} is that of {other} already, with the same subject, "
                     "action, take and camera; people in one image need different subjects",
                 )
             people.append(person)
@@ -188,7 +191,8 @@ def read_person(
     if space in ("world", "camera"):
         values[:, :2] *= mm
     return OwnPerson(
-        row=row,
+        file=row.file,
+        place=row.place,
         image=image,
         camera=camera,
         size_px=(width, height),

@@ -6,7 +6,7 @@ not the comma a decimal comma is understood.
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,12 +136,12 @@ class Table:
     Attributes:
         file: The file.
         columns: In the order of the file.
-        rows: Lines that are not empty.
+        rows: Lines that are not empty; to be gone through once.
     """
 
     file: Path
     columns: tuple[str, ...]
-    rows: list[Row]
+    rows: Iterable[Row]
 
 
 def read_csv(path: Path, *, known: Callable[[str], bool], name: str, some: Sequence[str]) -> Table:
@@ -168,25 +168,34 @@ def read_csv(path: Path, *, known: Callable[[str], bool], name: str, some: Seque
     lines = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
     try:
         columns = tuple(column.strip() for column in next(lines))
-        cells = [(lines.line_num, line) for line in lines if any(cell.strip() for cell in line)]
     except (StopIteration, csv.Error) as error:
-        raise ValueError(f"{name} {path} is no CSV file with a header ({error})") from error
+        raise ValueError(f"{name} {path} has no header") from error
     check_columns(columns, path, known=known, some=some)
-    rows = []
-    for number, line in cells:
-        if len(line) != len(columns):
-            raise ValueError(
-                f"{path}, line {number} has {len(line)} cells, the header {len(columns)} columns"
-            )
-        rows.append(
-            Row(
-                file=path,
-                place=f"line {number}",
-                cells=dict(zip(columns, line, strict=True)),
-                has_decimal_comma=delimiter != ",",
-            )
-        )
+    rows = _rows(lines, columns, path, has_decimal_comma=delimiter != ",")
     return Table(file=path, columns=columns, rows=rows)
+
+
+def _rows(
+    lines: Any, columns: tuple[str, ...], path: Path, *, has_decimal_comma: bool
+) -> Iterator[Row]:
+    """The lines of a CSV file that are not empty, one by one: text takes much memory."""
+    try:
+        for cells in lines:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                raise ValueError(
+                    f"{path}, line {lines.line_num} has {len(cells)} cells, the header "
+                    f"{len(columns)} columns"
+                )
+            yield Row(
+                file=path,
+                place=f"line {lines.line_num}",
+                cells=dict(zip(columns, cells, strict=True)),
+                has_decimal_comma=has_decimal_comma,
+            )
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {lines.line_num} is no CSV ({error})") from error
 
 
 def check_columns(

@@ -55,7 +55,7 @@ def own_take(
         pictures=ImagesOfPeople(
             folder=images,
             files=tuple(person.image for person in people),
-            labels=tuple(person.row.place for person in people),
+            labels=tuple(person.place for person in people),
         ),
         weight=np.stack([labelled, labelled, has_depth], axis=-1)[:, :num_joints].astype(float),
         visibility=(visible & labelled)[:, :num_joints],
@@ -68,7 +68,7 @@ def own_take(
     is_behind = labelled & ~(joints_mm[..., 2] > 0)
     behind = tuple(
         Rejection(
-            name=f"{person.row.file.name}, {person.row.place}",
+            name=f"{person.file.name}, {person.place}",
             reason=f"{_names(is_behind[row])} behind the camera; check axes and units",
             split=person.split,
         )

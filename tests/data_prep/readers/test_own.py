@@ -4,7 +4,9 @@ import json
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from data_prep.cli import app
 from data_prep.convert import ConversionConfig, convert
 from data_prep.lookalike.own import write_own_csv, write_own_json
 from data_prep.lookalike.world import make_world
@@ -421,11 +423,14 @@ def test_missing_tables_images_and_other_encodings_are_named(source, tmp_path):
     (folder / "people.csv").write_bytes("image,Größe\n".encode("cp1252"))
     with pytest.raises(ValueError, match=r"people.csv is not UTF-8 text"):
         CsvReader(folder)
-    (folder / "people.csv").write_text("image,space\na.jpg\n")
-    with pytest.raises(ValueError, match=r"people.csv, line 2 has 1 cells, the header 2"):
+    (folder / "people.csv").write_text("image,Nose_x,Nose_y\na.jpg\n")
+    with pytest.raises(ValueError, match=r"people.csv, line 2 has 1 cells, the header 3"):
         CsvReader(folder)
     (folder / "people.csv").write_text("image,space\na.jpg,camera\n")
     with pytest.raises(ValueError, match=r"people.csv has no joint columns"):
+        CsvReader(folder)
+    (folder / "people.csv").write_text("image,space,Nose_x,Nose_y\n")
+    with pytest.raises(ValueError, match=r"people.csv has no people"):
         CsvReader(folder)
 
 
@@ -479,9 +484,20 @@ def test_json_says_the_same_as_csv(source, tmp_path):
             r"people.json, cameras\[0\], fx: is empty, expected a number",
         ),
         (lambda c: c["cameras"][0].update(R=[[1, 0], [0, 1]]), r"R: expected 9 numbers, got 4"),
-        (lambda c: c.update(people=[]), "people.json has no people"),
+        (lambda c: c.update(people=[]), "people.json has no joint columns"),
     ],
 )
 def test_a_fault_in_json_is_named_by_its_place(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         JsonReader(json_source(tmp_path, change))
+
+
+def test_the_verbs_convert_what_the_look_alikes_write(tmp_path):
+    runner = CliRunner()
+    options = ["--subjects", "1", "--actions", "2", "--subactions", "1", "--poses", "1"]
+    for layout in ("csv", "json", "coco-json", "mpii-json"):
+        tree, store = str(tmp_path / layout), tmp_path / f"{layout}-store"
+        assert runner.invoke(app, ["lookalike", layout, tree, *options]).exit_code == 0
+        result = runner.invoke(app, [layout, tree, str(store), "--size", "32", "--jobs", "1"])
+        assert result.exit_code == 0, result.output
+        assert len(open_store(store)) == 4
