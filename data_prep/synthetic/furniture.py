@@ -204,9 +204,10 @@ def _armchair(rng: np.random.Generator) -> Piece:
     width, depth = rng.uniform([650.0, 600.0], [1700.0, 850.0])
     seat, arm, back = rng.uniform([350.0, 520.0, 750.0], [450.0, 640.0, 950.0])
     x, y = width / 2, depth / 2
-    parts = [block((-x, -y, 60.0), (x, y, seat), material=1)]
-    parts.append(block((-x, y - 180.0, seat), (x, y, back)))
-    parts += [block((a, -y, 60.0), (a + 130.0, y, arm)) for a in (-x, x - 130.0)]
+    # No two faces in one plane: which of them is seen would be chance.
+    parts = [block((20.0 - x, 10.0 - y, 60.0), (x - 20.0, y - 10.0, seat), material=1)]
+    parts.append(block((10.0 - x, y - 180.0, seat - 20.0), (x - 10.0, y + 10.0, back)))
+    parts += [block((a, -y, 50.0), (a + 130.0, y, arm)) for a in (-x, x - 130.0)]
     return join(parts)
 
 

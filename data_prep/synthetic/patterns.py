@@ -106,9 +106,9 @@ _NEUTRALS: tuple[Colour, ...] = (
 )
 
 
-def cloth_colour(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
-    """A colour that people wear: half of them black, white, grey, blue or brown."""
-    if rng.random() < 0.5:
+def cloth_colour(rng: np.random.Generator, *, quiet_share: float = 0.5) -> Float[np.ndarray, "3"]:
+    """A colour that people wear: often black, white, grey, blue or brown, else any."""
+    if rng.random() < quiet_share:
         return varied(_NEUTRALS[int(rng.integers(len(_NEUTRALS)))], rng, 0.12)
     hue, saturation, value = rng.uniform([0.0, 0.25, 0.2], [1.0, 0.85, 0.85])
     turned = (hue * 6.0 + np.array([0.0, 4.0, 2.0])) % 6.0
@@ -122,7 +122,7 @@ _SKINS: tuple[Colour, ...] = (
 )
 _HAIRS: tuple[Colour, ...] = (
     *((0.05, 0.04, 0.04), (0.12, 0.08, 0.06), (0.25, 0.15, 0.08), (0.38, 0.26, 0.14)),
-    *((0.60, 0.48, 0.28), (0.45, 0.20, 0.10), (0.55, 0.54, 0.53)),
+    *((0.60, 0.50, 0.32), (0.36, 0.20, 0.12), (0.55, 0.54, 0.53)),
 )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import cv2
 import numpy as np
@@ -50,9 +50,7 @@ class Painter:
     """Paints rooms with the textures that it drew at first."""
 
     def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng((seed, 7919))
-        self._floors = floor_textures(rng)
-        self._walls = wall_textures(rng)
+        self._floors, self._walls = _textures(seed)
 
     def paint(self, rng: np.random.Generator) -> Room:
         """Draw a room that holds all four cameras."""
@@ -84,6 +82,13 @@ class Painter:
             walls=(walls[0], walls[1], walls[2], walls[3]),
             noise=_noise(rng) if rng.random() < 0.12 else None,
         )
+
+
+@cache
+def _textures(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Textures of floors and walls."""
+    rng = np.random.default_rng((seed, 7919))
+    return floor_textures(rng), wall_textures(rng)
 
 
 _WALLS: tuple[Colour, ...] = (

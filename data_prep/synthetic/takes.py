@@ -31,7 +31,7 @@ NEAREST_PERSON_MM = 1500.0
 CLEARANCE_MM = 700.0
 """Least distance of furniture from where the pelvis goes."""
 CAMERA_CLEARANCE_MM = 1300.0
-OCCLUDED_SHARE = 0.5
+OCCLUDED_SHARE = 0.4
 """Share of takes with furniture between cameras and the person."""
 NUM_OCCLUDERS = 4
 NEAREST_FURNITURE_MM = 900.0

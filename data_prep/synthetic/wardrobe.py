@@ -108,12 +108,13 @@ def draw_look(rng: np.random.Generator, *, femininity: float) -> Look:
         beard_mm=float(u(15.0, 60.0)) if rng.random() < 0.3 * (1.0 - femininity) else 0.0,
         has_glasses=rng.random() < 0.15,
         logo_mm=(float(u(-40.0, 40.0)), float(u(60.0, 160.0)), float(u(60.0, 260.0)) * has_logo),
-        loose_top_mm=float(u(0.0, 14.0) + 8.0 * has_jacket),
-        loose_bottom_mm=float(u(0.0, 16.0)),
+        loose_top_mm=float(u(0.0, 18.0) + 8.0 * has_jacket),
+        loose_bottom_mm=float(u(0.0, 24.0)),
         hair_volume_mm=float(u(4.0, 22.0)),
     )
 
 
+_QUIET_SHARES = {SHOES: 0.85, SOCKS: 0.8, BOTTOM: 0.7}
 _SLEEVES = (0.15, 0.4, 0.12, 0.33)
 
 
@@ -123,7 +124,8 @@ def _colours(
     """Two related or contrasting colours of every layer."""
     table = np.empty((NUM_LAYERS, 256, 3))
     for layer in range(NUM_LAYERS):
-        first = cloth_colour(rng)
+        quiet_share = _QUIET_SHARES.get(layer, 0.5)
+        first = cloth_colour(rng, quiet_share=quiet_share)
         second = varied(first, rng, 0.25) if rng.random() < 0.5 else cloth_colour(rng)
         table[layer] = two_colours(first, second)
     skin, hair = skin_colour(rng), hair_colour(rng)

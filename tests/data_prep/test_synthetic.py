@@ -81,7 +81,7 @@ def shots(studio):
 
 
 def make(path, **options):
-    settings = {"num_train": 5, "num_test": 3, "crop_size_px": 64, "seed": 3, "renderer": "numpy"}
+    settings = {"num_train": 4, "num_test": 2, "crop_size_px": 64, "seed": 3, "renderer": "numpy"}
     settings |= {"num_workers": 1, "progress": False, "motions": Turning(), **options}
     return generate_synthetic(path, **settings)
 
@@ -397,9 +397,11 @@ def test_the_store_holds_what_was_asked_for(tmp_path):
     store.verify_digest()
     assert check_records(store) == []
     assert store.digest == digest
-    assert (len(store.select(split="train")), len(store.select(split="test"))) == (5, 3)
+    assert (len(store.select(split="train")), len(store.select(split="test"))) == (4, 2)
     assert set(store.records.subject[store.select(split="test")]) <= {9, 11}
     assert store.image(0).shape == (64, 64, 3)
+    assert store.records.weight.min() == 1
+    assert 0 < store.records.visibility.mean() < 1
     joints = torch.from_numpy(store.records.joints_camera_mm[:1].astype(np.float64))
     image = store.cameras[store.records.camera_index[:1]].camera_to_image(joints)[0].numpy()
     low, high = image.min(0), image.max(0)
