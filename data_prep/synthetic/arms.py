@@ -256,6 +256,18 @@ def _beside(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> 
     )
 
 
+def _pick(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
+    """Down towards the floor in front of the feet, however the trunk is bent."""
+    outward = outward_sign(side)
+    length = draft.uniform(0.75, 0.98) * _arm_mm(draft)
+    x, forward, down = draft.rng.uniform([-0.15, 0.0, 0.7], [0.3, 0.6, 1.0])
+    direction = unit(np.array([outward * x, -forward, -down]))
+    return Reach(
+        wrist_mm=draft.body.point_mm(skeleton, f"{side}_upperarm") + length * direction,
+        elbow=np.array([0.8 * outward, 0.8, 0.3]),
+    )
+
+
 def _leash(draft: Draft, skeleton: PosedSkeleton, side: str, is_over: bool) -> Reach:
     """Held out, low and in front, to a pulling dog."""
     length = draft.uniform(0.8, 0.99) * _arm_mm(draft)
@@ -291,6 +303,7 @@ TARGETS: dict[str, Target] = {
     "hip": _hip,
     "two_crossed": _crossed,
     "knee": _knee,
+    "pick": _pick,
     "shin": _shin,
     "behind": _behind,
     "beside": _beside,

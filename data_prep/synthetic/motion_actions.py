@@ -28,10 +28,10 @@ LEGS_S: dict[str, tuple[float, float]] = {
 
 _FREE: Mixture = {"hang": 0.5, "gesture": 0.25, "hip": 0.1, "front": 0.15}
 _DOWN_ARMS: dict[str, Mixture] = {
-    "rise": {"low": 0.4, "hang": 0.3, "front": 0.3},
-    "lower": {"low": 0.5, "front": 0.5},
-    "bend": {"low": 0.6, "one:low": 0.4},
-    "crouch": {"low": 0.5, "front": 0.3, "one:low": 0.2},
+    "rise": {"pick": 0.4, "hang": 0.3, "front": 0.3},
+    "lower": {"pick": 0.5, "front": 0.5},
+    "bend": {"pick": 0.6, "one:pick": 0.4},
+    "crouch": {"pick": 0.5, "front": 0.3, "one:pick": 0.2},
 }
 
 
@@ -123,7 +123,7 @@ ACTIONS: dict[str, Action] = {
             {"walk": 0.6, "stand": 0.2, "bend": 0.2},
             {"walk": 0.6, "crouch": 0.25, "pace": 0.15},
         ),
-        arms={"": {"one:leash": 1.0}, "bend": {"one:low": 1.0}, "crouch": {"one:low": 1.0}},
+        arms={"": {"one:leash": 1.0}, "bend": {"one:pick": 1.0}, "crouch": {"one:pick": 1.0}},
     ),
     "WalkTogether": Action(
         legs=({"walk": 1.0}, {"walk": 0.85, "stand": 0.15}),

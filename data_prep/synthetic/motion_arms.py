@@ -26,6 +26,7 @@ HOLD_S: dict[str, tuple[float, float]] = {
     "wave": (0.0, 0.08),
     "front": (0.6, 3.0),
     "low": (0.4, 1.8),
+    "pick": (0.4, 1.8),
     "mouth": (0.6, 2.2),
     "ear": (4.0, 12.0),
     "head": (1.5, 5.0),

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_prep.synthetic.motion import Seat
 from data_prep.synthetic.motion_score import SIDES, Score
+from data_prep.synthetic.motion_stances import sway
 from data_prep.synthetic.rotations import rotation_x
 
 SEAT_BEHIND = 0.25
@@ -42,6 +43,9 @@ def chair(score: Score, duration_s: float) -> None:
     score.lean(0.0, 3.0, 0.0, 0.8 * down)
     score.advance(0.6 * down)
     score.span(start, "rise")
+    start = score.now_s
+    sway(score, score.uniform(0.8, 4.0))
+    score.span(start, "stand")
 
 
 def seat_depth_mm(score: Score, *, tilt_deg: float, flexion_deg: float) -> float:

@@ -69,9 +69,9 @@ def bow(score: Score, duration_s: float) -> None:
 
 def bend(score: Score, duration_s: float) -> None:
     """Bend down to reach low, with the knees a little bent."""
-    start, lean = score.now_s, score.uniform(35.0, 70.0)
+    start, lean = score.now_s, score.uniform(30.0, 58.0)
     down = score.uniform(0.9, 1.4) * score.style.tempo
-    score.lean(lean, score.uniform(15.0, 40.0), 0.0, down)
+    score.lean(lean, score.uniform(12.0, 36.0), 0.0, down)
     score.move("offset", np.array([0.0, 2.0 * lean]), 0.0, down)
     score.move("height", score.standing_mm(score.uniform(0.84, 0.96)), 0.0, down)
     score.advance(down)
