@@ -148,7 +148,7 @@ def check_jpeg(data: bytes) -> None:
         raise ValueError("not a JPEG (no start-of-image marker)")
     position = 2
     while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
-        if data[position + 1] == 0xFF:  # a fill byte
+        if data[position + 1 : position + 2] == b"\xff":  # a fill byte
             position += 1
             continue
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
