@@ -26,6 +26,7 @@ from data_prep.human36m import RAW_17, action_number
 from data_prep.people import check_millimetres
 from data_prep.pictures import ImageFiles
 from data_prep.readers.files import digest_of_files
+from data_prep.readers.sampling import protocol_of_frames
 from data_prep.readers.views import UNUSABLE_NOTE, View
 from data_prep.takes import LazyTake, Take
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
@@ -40,14 +41,13 @@ _PERFORMANCE = re.compile(r"([A-Za-z]+)-(\d+)")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Folder:
-    """One performance's folder and, by camera, its rows; None where the file cannot be read."""
+    """One performance's folder and, by camera, its frames; None where it cannot be read."""
 
     path: Path
     subject: int
     action: int
     subaction: int
-    counts: dict[str, int] | None
-    has_all_frames: bool
+    frames: dict[str, np.ndarray] | None
 
     def view(self, camera_name: str) -> View:
         return View(
@@ -91,8 +91,11 @@ class H36mFetchReader:
             )
         self._paths = [folder.path / LABELS for folder in folders]
         self._units = self._list(folders)
-        has_all_frames = all(folder.has_all_frames for folder in folders)
-        self.default_protocol = "rle-2" if has_all_frames else "full"
+        self.default_protocol = protocol_of_frames(
+            (folder.subject, frame)
+            for folder in folders
+            for frame in (folder.frames or {}).values()
+        )
 
     def identity(self) -> dict[str, Any]:
         """Names and sizes of the label files and the choice of intrinsics."""
@@ -128,11 +131,11 @@ class H36mFetchReader:
 
     def _list(self, folders: list[_Folder]) -> list[LazyTake]:
         """Units of all views that are there; what is not is put down as missing."""
-        recorded = {name for folder in folders for name in folder.counts or {}}
+        recorded = {name for folder in folders for name in folder.frames or {}}
         expected = [name for name in HUMAN36M_CAMERA_NAMES if name in recorded or not recorded]
         units = []
         for folder in folders:
-            for name in dict.fromkeys((*expected, *(folder.counts or {}))):
+            for name in dict.fromkeys((*expected, *(folder.frames or {}))):
                 try:
                     view = folder.view(name)
                 except ValueError as error:
@@ -140,12 +143,12 @@ class H36mFetchReader:
                 images = folder.path / IMAGES / name
                 if view.is_unusable:
                     self.notes.append(UNUSABLE_NOTE)
-                elif folder.counts is not None and name not in folder.counts:
+                elif folder.frames is not None and name not in folder.frames:
                     self.missing.append(f"{folder.path / LABELS} has no rows of camera {name}")
                 elif not images.is_dir():
                     self.missing.append(f"folder {images} is missing")
                 else:
-                    count = 0 if folder.counts is None else folder.counts[name]
+                    count = 0 if folder.frames is None else len(folder.frames[name])
                     units.append(self._unit(view, folder, count))
         labelled = {folder.path for folder in folders}
         for path in sorted(self._source.glob(f"S*/*/{IMAGES}")):
@@ -160,27 +163,17 @@ class H36mFetchReader:
 
 
 def _folder(path: Path, subject: int, action: int, subaction: int) -> _Folder:
-    """Count the rows of each camera; a file that cannot be read is told of when it is its turn."""
-    counts, has_all_frames = None, True
+    """Which frames there are; a file that cannot be read is told of when it is its turn."""
     try:
         with opened(path) as file:
             cameras = _array(file, "camera", ())
-            frames = _array(file, "frame", ())
+            numbers = _array(file, "frame", ()).astype(np.int32)
     except ValueError:
-        pass
+        frames = None
     else:
-        counts = {}
-        for number in np.unique(cameras).tolist():
-            own = np.sort(frames[cameras == number])
-            counts[str(number)] = len(own)
-            has_all_frames &= bool((np.diff(own) == 1).all()) and own[0] == 1
+        frames = {str(name): numbers[cameras == name] - 1 for name in np.unique(cameras).tolist()}
     return _Folder(
-        path=path.parent,
-        subject=subject,
-        action=action,
-        subaction=subaction,
-        counts=counts,
-        has_all_frames=has_all_frames,
+        path=path.parent, subject=subject, action=action, subaction=subaction, frames=frames
     )
 
 

@@ -27,6 +27,7 @@ from data_prep.human36m import sequences
 from data_prep.people import check_millimetres
 from data_prep.pictures import ImageFiles
 from data_prep.readers.files import digest_of_files
+from data_prep.readers.sampling import protocol_of_frames
 from data_prep.readers.unpickle import load_pickle
 from data_prep.readers.views import UNUSABLE_NOTE, View, recognised_camera, renumbered_step
 from data_prep.takes import LazyTake, Take
@@ -75,11 +76,11 @@ class H36mToolboxReader:
         self.notes = [f"{split} set: {path}" for split, path in self._paths.items()]
         self.missing: list[str] = []
         self._renumbered: list[str] = []
-        self._has_all_frames = True
+        self._frames: list[tuple[int, np.ndarray]] = []
         self._units = [
             unit for split, path in self._paths.items() for unit in self._list(split, path)
         ]
-        self.default_protocol = "rle-2" if self._has_all_frames else "full"
+        self.default_protocol = protocol_of_frames(self._frames)
         if self._renumbered:
             self.notes.append(
                 f"{len(self._renumbered)} sequences look as if their images were thinned out "
@@ -108,8 +109,7 @@ class H36mToolboxReader:
                     f"{view.name}: {len(labels.frame)} images without gaps, 1/{step} of "
                     f"{num_poses} poses"
                 )
-            is_whole = np.array_equal(labels.frame, np.arange(len(labels.frame)))
-            self._has_all_frames &= is_whole
+            self._frames.append((view.subject, labels.frame))
             read = partial(
                 _take, view, labels, camera=camera, images=self._source / "images", path=path
             )

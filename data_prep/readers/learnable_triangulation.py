@@ -27,6 +27,7 @@ from data_prep.human36m import LEARNABLE_FROM_17, action_number
 from data_prep.people import check_millimetres
 from data_prep.readers.files import sha256
 from data_prep.readers.image_trees import TREE_KINDS, ImageTree, open_image_tree
+from data_prep.readers.sampling import protocol_of_frames
 from data_prep.readers.unpickle import load_pickled_npy
 from data_prep.readers.views import UNUSABLE_NOTE, View, camera_joints, recognised_camera
 from data_prep.takes import LazyTake, Take
@@ -96,10 +97,9 @@ class LearnableTriangulationReader:
             for column, name in enumerate(names)
             if (unit := self._unit(performance, column, name, cameras)) is not None
         ]
-        has_all_frames = all(
-            np.array_equal(p.rows["frame_idx"], np.arange(len(p.rows))) for p in performances
+        self.default_protocol = protocol_of_frames(
+            (performance.subject, performance.rows["frame_idx"]) for performance in performances
         )
-        self.default_protocol = "rle-2" if has_all_frames else "full"
 
     def identity(self) -> dict[str, Any]:
         """Digest of the labels, and whether images are undistorted."""

@@ -56,16 +56,17 @@ def test_a_thinned_tree_gives_some_of_the_records(
     world, direct, tmp_path, store_of, assert_same_store
 ):
     write_h36m_fetch(world, tmp_path / "processed", every_frame=False)
-    reader = H36mFetchReader(tmp_path / "processed")
-    assert reader.default_protocol == "full"
-    store = store_of(reader)
+    store = store_of(H36mFetchReader(tmp_path / "processed"))
     assert_same_store(store, direct, whole=False)
     assert set(store.records.frame[store.records.subject == 9]) == {0}
     assert max(store.records.frame[store.records.subject != 9]) > 0
 
 
-def test_a_tree_of_all_frames_is_thinned_out_by_default(whole_tree):
+def test_a_tree_is_thinned_out_by_default_if_it_holds_the_frames_for_it(whole_tree, tree):
     assert H36mFetchReader(whole_tree).default_protocol == "rle-2"
+    with h5py.File(tree / "S1/Greeting-2/annot.h5", "r+") as file:
+        file["frame"][...] = [1, 9]
+    assert H36mFetchReader(tree).default_protocol == "full"
 
 
 def test_own_labels_lie_where_the_joints_are_projected(whole_tree):

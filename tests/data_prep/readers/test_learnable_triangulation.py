@@ -126,11 +126,20 @@ def test_thinned_labels_are_taken_as_they_are(tmp_path):
         subjects=(1,), actions=(5,), subactions=(2,), num_poses=12, camera_names=("54138969",)
     )
     write_learnable_triangulation(world, tmp_path, every=5)
-    reader = LearnableTriangulationReader(tmp_path)
-    assert reader.default_protocol == "full"
-    take = reader.units()[0].load()
+    take = LearnableTriangulationReader(tmp_path).units()[0].load()
     assert take.frame.tolist() == [0, 5, 10]
     assert take.pictures.names[1].endswith("img_000006.jpg")
+
+
+def test_every_fifth_frame_of_a_test_subject_is_all_that_there_is(tree):
+    def every_fifth(table):
+        rows = np.repeat(table[:1], 200)
+        rows["frame_idx"] = 5 * np.arange(len(rows))
+        rows["subject_idx"] = 5  # S9
+        return np.concatenate([table, rows])
+
+    rewrite(tree, with_entry(table=every_fifth))
+    assert LearnableTriangulationReader(tree).default_protocol == "full"
 
 
 def test_missing_views_have_boxes_of_zeros(tmp_path):
