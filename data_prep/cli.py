@@ -454,6 +454,36 @@ def posenet_json(
     return PosenetJsonReader(source, translation=translation.value, bbox_root=bbox_root)
 
 
+@layout("videopose3d")
+def videopose3d(
+    source: Annotated[Path, typer.Argument(help="data_3d_h36m.npz, or the folder that holds it.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images or videos; looked for in SOURCE.")
+    ] = None,
+    keypoints: Annotated[
+        Path | None,
+        typer.Option(help="data_2d_h36m_gt.npz, to compare with; looked for beside the poses."),
+    ] = None,
+) -> Reader:
+    """Convert VideoPose3D's poses with a tree of images; a stopped run goes on."""
+    from data_prep.readers.videopose3d import VideoPose3dReader
+
+    return VideoPose3dReader(source, images=images, keypoints=keypoints)
+
+
+@layout("martinez")
+def martinez(
+    source: Annotated[Path, typer.Argument(help="The folder h36m of h36m.zip.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images or videos; looked for in SOURCE.")
+    ] = None,
+) -> Reader:
+    """Convert the poses and cameras of Martinez et al. with images; a stopped run goes on."""
+    from data_prep.readers.martinez import MartinezReader
+
+    return MartinezReader(source, images=images)
+
+
 @app.command()
 def synthetic(
     store: StoreArgument,

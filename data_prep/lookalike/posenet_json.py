@@ -46,7 +46,7 @@ def write_posenet_json(
         images, annotations, joints = _subject(world, subject, every=every, detected=detected)
         reading = "centre" if is_first_layout else translation
         cameras = {
-            str(HUMAN36M_CAMERA_NAMES.index(name) + 1): _camera(world, subject, name, reading)
+            str(HUMAN36M_CAMERA_NAMES.index(name) + 1): camera_values(world, subject, name, reading)
             for name in world.camera_names
         }
         content = {"images": images, "annotations": annotations}
@@ -83,7 +83,7 @@ def _subject(
         }
         for name in world.camera_names:
             for frame in frames:
-                record = _record(world, performance, name, frame, number=len(detected))
+                record = frame_labels(world, performance, name, frame, number=len(detected))
                 for values, found in zip(record, (images, annotations, detected), strict=True):
                     found.append(values)
     return images, annotations, joints
@@ -93,8 +93,8 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def _camera(world: World, subject: int, name: str, translation: str) -> dict[str, Any]:
-    """A camera as the layout has it; no distortion."""
+def camera_values(world: World, subject: int, name: str, translation: str) -> dict[str, Any]:
+    """A camera as PoseNet's layouts have it; no distortion. See `write_posenet_json`."""
     camera = world.camera(subject, name)
     rotation, centre = camera.rotation.numpy(), camera.centre_world_mm.numpy()
     return {
@@ -105,10 +105,18 @@ def _camera(world: World, subject: int, name: str, translation: str) -> dict[str
     }
 
 
-def _record(
+def frame_labels(
     world: World, performance: Performance, name: str, frame: int, *, number: int
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Image, annotation and a detector's box of one frame."""
+    """Image, annotation and a detector's box of one frame, in PoseNet's layout.
+
+    Args:
+        world: What was recorded.
+        performance: What is seen.
+        name: The camera.
+        frame: Number of the frame, from 0.
+        number: The record's id.
+    """
     camera = world.camera(performance.subject, name)
     joints = camera.world_to_camera(torch.from_numpy(performance.joints_world_mm[frame])).numpy()
     points = joints[:, :2] / joints[:, 2:] * camera.focal_px.numpy()

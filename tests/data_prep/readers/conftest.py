@@ -166,3 +166,15 @@ def _tiny_raw_tree(tiny_world, tmp_path_factory):
 def tiny_raw_tree(_tiny_raw_tree, tmp_path):
     """A copy of the tiny world's archives, to be damaged."""
     return shutil.copytree(_tiny_raw_tree, tmp_path / "tree")
+
+
+@pytest.fixture(scope="session")
+def few():
+    """Three poses before each of the four cameras: the least that shows all sizes and names."""
+    return make_world(subjects=(7, 9), actions=(10,), subactions=(2,), num_poses=1)
+
+
+@pytest.fixture(scope="session")
+def few_direct(few, tmp_path_factory):
+    """The store that every look-alike of them must give, with boxes of the joints."""
+    return direct_store(few, tmp_path_factory.mktemp("few") / "store")

@@ -47,11 +47,11 @@ def change(path, edit):
     path.write_text(json.dumps(content))
 
 
-def test_the_tree_gives_the_direct_store(world, direct, store_of, assert_same_store, tmp_path):
-    write_posenet_json(world, tmp_path / "Human36M")
+def test_the_tree_gives_the_direct_store(few, few_direct, store_of, assert_same_store, tmp_path):
+    write_posenet_json(few, tmp_path / "Human36M")
     reader = PosenetJsonReader(tmp_path / "Human36M")
     assert reader.missing == []
-    assert_same_store(store_of(reader, lens="distorted"), direct)
+    assert_same_store(store_of(reader, lens="distorted"), few_direct)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from data_prep import convert as conversion
 from data_prep import crops
 from data_prep.convert import ConversionConfig
+from data_prep.lookalike.rle_json import write_rle_json
 from data_prep.people import MAX_BONE_MM, camera_name_of, plausible_joints
 from data_prep.readers.rle_json import RleJsonReader
 from data_prep.verify import check_records
@@ -411,6 +412,14 @@ def test_the_block_list_holds_in_both_sets_unless_asked_otherwise(lookalike, seq
     rows = np.flatnonzero(kept.records.subject == 9)
     moved = kept.records.joints_camera_mm[rows] - mended.records.joints_camera_mm[rows]
     np.testing.assert_allclose(np.linalg.norm(moved, axis=-1), 200, atol=1e-2)
+
+
+def test_a_tree_of_human36m_gives_the_direct_store(
+    few, few_direct, store_of, assert_same_store, tmp_path
+):
+    write_rle_json(few, tmp_path / "h36m", train_every=1, test_every=1)
+    store = store_of(RleJsonReader(tmp_path / "h36m"), lens="distorted")
+    assert_same_store(store, few_direct)
 
 
 def test_nothing_is_thinned_out_a_second_time(lookalike):
