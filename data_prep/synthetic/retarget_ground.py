@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d, maximum_filter1d
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
@@ -23,6 +23,8 @@ PLANTED_MM_PER_S = 200.0
 PLANTED_HEIGHT_MM = 60.0
 """A planted ankle is slower than that, and no higher above where it stands."""
 LEAST_PLANTED_S = 0.08
+HALF_STRIDE_S = 0.3
+"""So long before and after a hold the ankle's place is still shifted as in it."""
 CREEP_MM = 50.0
 """An ankle that moves by less than that in one hold does not move."""
 FREE_FOOT_MM = 160.0
@@ -60,8 +62,8 @@ def place(
     """The pelvis's path scaled to the body's legs, and ankles that stand still where they stand.
 
     In the plane an ankle keeps its place from the pelvis, but is held for as long as the clip's
-    ankle is planted; in between the difference fades from one hold to the next. Its height is the
-    clip's, scaled, from where ankles of this body stand.
+    ankle is planted; in between the difference passes from one hold to the next, or fades where
+    they are far apart. Its height is the clip's, scaled, from where ankles of this body stand.
 
     Args:
         joints_mm: The clip's joints in the room.
@@ -81,7 +83,7 @@ def place(
     root[:, 2] -= gaussian_filter1d(drop, 0.08 * frames_per_s, mode="nearest")
     ankles = {}
     for side in _ANKLE:
-        target = _held(own[side], clip[side], planted[side])
+        target = _held(own[side], clip[side], planted[side], frames_per_s)
         target[:, 2] = clip[side][:, 2]
         ankles[side] = _above_floor(target, pose_mm, side, body.ankle_height_mm)
     return Placed(root_mm=root, ankles_mm=ankles)
@@ -128,6 +130,7 @@ def _held(
     own_mm: Float[np.ndarray, "frames 3"],
     clip_mm: Float[np.ndarray, "frames 3"],
     planted: Bool[np.ndarray, " frames"],
+    frames_per_s: float,
 ) -> Float[np.ndarray, "frames 3"]:
     """The ankle's own path, shifted so that it rests where it is planted."""
     if not planted.any():
@@ -142,7 +145,9 @@ def _held(
     frames, at = np.arange(len(own_mm)), np.flatnonzero(planted)
     for axis in range(3):
         correction[:, axis] = np.interp(frames, at, correction[at, axis])
-    return own_mm + correction
+    away_s = distance_transform_edt(~planted) / frames_per_s
+    fade = np.clip(1.0 - (away_s - HALF_STRIDE_S) / HALF_STRIDE_S, 0.0, 1.0)
+    return own_mm + fade[:, None] * correction
 
 
 def _above_floor(
