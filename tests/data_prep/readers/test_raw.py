@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from data_prep.convert import ConversionConfig, Part, convert
+from data_prep.human36m import sequences
 from data_prep.lookalike.raw import write_cdf, write_raw
+from data_prep.lookalike.raw_metadata import metadata_xml
 from data_prep.lookalike.world import make_world
 from data_prep.readers.raw import RawReader
+from data_prep.selection import select_jobs
 from pose3d.data.store import open_store
 
 CAMERA = "54138969"
@@ -394,3 +397,24 @@ def test_a_source_is_known_by_its_files_and_the_choice_of_poses(tiny_raw_tree):
     with (tiny_raw_tree / f"S1/Videos/Greeting.{CAMERA}.mp4").open("ab") as file:
         file.write(b"x")
     assert again != RawReader(tiny_raw_tree).identity()
+
+
+def test_the_whole_release_is_listed_with_its_known_number_of_frames(tmp_path):
+    for fact in sequences().values():
+        for number in ("54138969", "55011271", "58860488", "60457274"):
+            for name in (
+                f"MyPoseFeatures/D3_Positions_mono/{fact.file_name}.{number}.cdf",
+                f"Videos/{fact.file_name}.{number}.mp4",
+            ):
+                path = tmp_path / f"S{fact.subject}" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    (tmp_path / "metadata.xml").write_bytes(metadata_xml({}))
+    reader = RawReader(tmp_path)
+    assert reader.missing == []
+    units = reader.units()
+    assert len(units) == len({unit.name for unit in units}) == 839
+    assert sum(unit.count for unit in units if unit.subject in (1, 5, 6, 7, 8)) == 1_559_752
+    assert sum(unit.count for unit in units if unit.subject in (9, 11)) == 548_819
+    selection = select_jobs(reader, ConversionConfig())
+    assert len(selection.jobs) == 839 - 3 * 4
