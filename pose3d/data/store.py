@@ -464,6 +464,8 @@ def _merge_cameras(shards: Sequence[Shard]) -> tuple[dict[str, np.ndarray], np.n
                     parts[name].append(value)
             local[i] = rows[key]
         index.append(local[shard.columns["records/camera_index"]])
+    if not rows:  # every record of a shard may have been left out
+        return {name: shards[0].columns[f"cameras/{name}"] for name in names}, index[0]
     return {name: np.array(values) for name, values in parts.items()}, np.concatenate(index)
 
 
