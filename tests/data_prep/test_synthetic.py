@@ -370,14 +370,17 @@ def test_a_drawn_triangle_covers_its_area_and_the_near_one_hides_the_far(name):
 
 
 @pytest.mark.parametrize("name", ["numpy", pytest.param("opengl", marks=needs_opengl)])
-def test_where_triangles_cross_the_nearer_half_of_each_is_seen(name):
-    """One face slopes away from left to right, the other towards: they meet in the middle."""
+def test_where_faces_cross_the_nearer_part_of_each_is_seen(name):
+    """One slopes from 1 m to 3 m, the other stands at 1.5 m.
+
+    The inverse of depth is linear in the picture: 1 / 1.5 m is half way from 1 / 1 m to 1 / 3 m.
+    """
     square = np.array([[0.0, 0.0], [40.0, 0.0], [40.0, 40.0], [0.0, 40.0]])
-    corners = square[[[0, 1, 2], [0, 2, 3]]]
-    away, towards = np.array([1000.0, 3000.0, 3000.0, 1000.0]), np.array([3000.0, 1000.0] * 2)
-    towards = np.array([3000.0, 1000.0, 1000.0, 3000.0])
-    depths = np.concatenate([d[[[0, 1, 2], [0, 2, 3]]] for d in (away, towards)])
-    shown = open_renderer(name).draw(np.tile(corners, (2, 1, 1)), depths, width_px=41, height_px=41)
+    halves = [[0, 1, 2], [0, 2, 3]]
+    sloping, upright = np.array([1000.0, 3000.0, 3000.0, 1000.0]), np.full(4, 1500.0)
+    depths = np.concatenate([depth[halves] for depth in (sloping, upright)])
+    corners = np.tile(square[halves], (2, 1, 1))
+    shown = open_renderer(name).draw(corners, depths, width_px=41, height_px=41)
     inner = shown[2:38, 2:38]
     assert (inner[:, :17] < 2).all()
     assert (inner[:, 20:] >= 2).all()

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data_prep.synthetic.body import load_body_model
 from data_prep.synthetic.furniture import block, join
-from data_prep.synthetic.renderers import open_renderer
+from data_prep.synthetic.renderers import open_renderer, rasterise
 from data_prep.synthetic.scene import Studio
-from data_prep.synthetic.visibility import FLESH_MM, OWN_BONES
+from data_prep.synthetic.visibility import FLESH_MM, OWN_BONES, Sight
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 from pose3d.geometry.skeleton import HUMAN36M_17
 
@@ -44,28 +45,30 @@ def first_hit(origin, towards, triangles):
 
 
 def seen_by_rays(shot, take):
-    """The definition of visibility, with a ray from the camera to each joint."""
+    """Both parts of the definition of visibility, with a ray from the camera to each joint.
+
+    Returns:
+        Whether what is seen is the joint's own flesh, and whether it is as near as that.
+    """
     model = take.body.model
     pieces = [*take.furniture, *([take.seat] if take.seat else [])]
     furniture = join(pieces)
     body = shot.vertices_world_mm[model.faces]
     triangles = np.concatenate([body, furniture.vertices_mm[furniture.faces]])
-    bone = np.array(model.bone_names)[model.weights[model.faces].sum(axis=1).argmax(axis=1)]
+    bones = np.array(model.bone_names)[model.weights[model.faces].sum(axis=1).argmax(axis=1)]
     camera = shot.camera.centre_world_mm.numpy()
     rotation = shot.camera.rotation.numpy()
-    seen = []
+    is_own, is_near = [], []
     for name, joint in zip(NAMES, shot.joints_camera_mm @ rotation + camera, strict=True):
         triangle, place = first_hit(camera, joint, triangles)
-        if triangle < 0:
-            seen.append(True)
-            continue
         depth = ((joint - camera) @ rotation.T)[2]
         kind, side = name.removeprefix("L_").removeprefix("R_"), name[0].lower()
         own = {bone.replace("*", side) for bone in OWN_BONES[kind]}
-        hit_bone = bone[triangle] if triangle < len(body) else "furniture"
-        is_own = hit_bone in own or hit_bone.removeprefix("l_").removeprefix("r_") in own
-        seen.append(is_own and (1 - place) * depth < FLESH_MM[kind])
-    return np.array(seen)
+        bone = bones[triangle] if triangle < len(body) else "furniture"
+        is_bone = bone in own or bone.removeprefix("l_").removeprefix("r_") in own
+        is_own.append(triangle < 0 or is_bone)
+        is_near.append(triangle < 0 or (1 - place) * depth < FLESH_MM[kind])
+    return np.array(is_own), np.array(is_near)
 
 
 @pytest.mark.parametrize("key", [WALK, (5, "Sitting", 1), (11, "SittingDown", 2)])
@@ -75,11 +78,43 @@ def test_visibility_is_what_rays_find(studio, key):
     for number, camera in enumerate(HUMAN36M_CAMERA_NAMES):
         for frame in (5 + number, 45 + number):
             shot = studio.shoot(take, camera, frame)
-            expected.append(seen_by_rays(shot, take))
+            is_own, is_near = seen_by_rays(shot, take)
+            expected.append(is_own & is_near)
             found.append(shot.visibility.astype(bool))
     agreement = np.equal(expected, found)
     assert agreement.mean() >= 0.96  # the buffer's samples beside the ray decide at edges
     assert 0.3 < np.mean(found) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("bone", "seen"),
+    [
+        ("l_hand", {"L_Wrist"}),
+        ("chest", {"Torso", "Neck", "L_Shoulder", "R_Shoulder"}),
+        ("r_thigh", {"Pelvis", "R_Hip", "R_Knee"}),
+        ("head", {"Head", "Nose", "Neck"}),
+        (None, set()),  # a seat
+    ],
+)
+def test_near_skin_shows_the_joints_of_its_own_bone_alone(bone, seen):
+    """All joints lie 50 mm behind one large triangle, which follows one bone."""
+    names = load_body_model().bone_names
+    corners = np.array([[[-100.0, -100.0], [300.0, -100.0], [-100.0, 300.0]]])
+    number = np.array([-1 if bone is None else names.index(bone)])
+    free = np.full(17, np.inf)
+
+    def visible(depth_mm, before_mm=free):
+        tile = rasterise(
+            open_renderer("numpy"), corners, np.full((1, 3), depth_mm), width_px=64, height_px=64
+        )
+        places = np.full((17, 2), 30.0)
+        found = Sight(names).seen(tile, number, places, np.full(17, 3000.0), before_mm)
+        return {name for name, is_seen in zip(NAMES, found, strict=True) if is_seen}
+
+    assert visible(2950.0) == seen
+    assert visible(2700.0) == set()  # too far before them to be their flesh
+    assert visible(2950.0, before_mm=np.full(17, 2900.0)) == set()
+    assert visible(2950.0, before_mm=np.full(17, 3100.0)) == seen
 
 
 def test_a_board_before_the_person_hides_all_that_is_behind_it(studio):
