@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic.body import Body, load_body_model
 from data_prep.synthetic.motion_curves import (
@@ -21,6 +22,7 @@ from data_prep.synthetic.motion_score import (
     Score,
     in_area,
 )
+from data_prep.synthetic.motion_solve import solve_carried
 from data_prep.synthetic.motion_steps import FootTrack, foot_of
 from data_prep.synthetic.motion_style import draw_style
 from data_prep.synthetic.rotations import rotation_x, rotation_y, rotation_z
@@ -129,6 +131,35 @@ def test_a_walk_ends_at_its_last_point_and_feet_alternate(score):
     lifts = sorted((start, side) for side, track in score.feet.items() for start, *_ in track.lifts)
     sides = [side for _, side in lifts[-8:]]
     assert all(a != b for a, b in itertools.pairwise(sides))
+
+
+def solved(score, num_frames):
+    times_s = np.arange(num_frames) / 50.0
+    return solve_carried(score, times_s, rng=np.random.default_rng(0)), times_s
+
+
+def test_feet_are_where_the_score_has_them(body, score):
+    score.walk(np.array([[500.0, -300.0], [0.0, -600.0]]))
+    score.step_to(score.place + np.array([0.0, 100.0, 1.5]))
+    carried, times_s = solved(score, int(50 * score.now_s) + 25)
+    frames = body.pose_frames(carried.local, carried.root_mm)
+    for side, track in score.feet.items():
+        wanted, turn = track.at(times_s)
+        np.testing.assert_allclose(body.point_mm(frames, f"{side}_foot"), wanted, atol=0.5)
+        found = frames.rotations[:, body.index[f"{side}_foot"]]
+        angle = Rotation.from_matrix(np.swapaxes(found, 1, 2) @ turn).magnitude()
+        assert (angle > 1e-6).mean() < 0.05  # an ankle at its limit
+
+
+def test_a_deep_squat_tilts_the_pelvis_rather_than_break_the_hips(score):
+    score.lean(45.0, 20.0, 0.5, 1.0)
+    score.move("height", 0.3 * score.leg_mm, 0.5, 1.5)
+    score.move("offset", np.array([0.0, 0.25 * score.leg_mm]), 0.5, 1.5)
+    carried, _ = solved(score, 200)
+    for side in "lr":
+        _, y, z = Rotation.from_matrix(carried.local[f"{side}_thigh"]).apply([0.0, 0.0, -1.0]).T
+        flexion = np.degrees(np.arctan2(-y, -z))
+        assert 100.0 < flexion.max() < 130.0
 
 
 def test_points_outside_the_area_come_to_its_rim():
