@@ -1,5 +1,6 @@
 """Motion capture on the body: joints, hinges, feet and floor, against motions that are known."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -295,3 +296,45 @@ def test_cmu_clips_fit_the_body(cmu, man):
         some = {name: turn[::40] for name, turn in result.motion.local.items()}
         skin = man.skin(man.pose_frames(some, result.motion.root_mm[::40]))
         assert skin[..., 2].min() > -30.0
+
+
+def turning_about_a_foot(body, num_frames=100):
+    """Somebody who stands on the right foot and turns about its ankle."""
+    angle = np.linspace(0.0, 70.0, num_frames)
+    local = {"pelvis": turns("z", angle)}
+    local["l_thigh"] = turns("x", np.full(num_frames, -50.0))
+    local["l_shank"] = turns("x", np.full(num_frames, 80.0))
+    local["r_thigh"] = turns("xy", np.full(num_frames, -12.0), np.full(num_frames, 6.0))
+    local["r_shank"] = turns("x", np.full(num_frames, 18.0))
+    root = np.zeros((num_frames, 3))
+    ankle = body.joints_mm(body.pose_frames(local, root))[:, 3]
+    return local, [0.0, 0.0, body.ankle_height_mm] - ankle
+
+
+def test_a_foot_that_others_turn_about_does_not_slide(model, man):
+    """Hips of another width would drag it along."""
+    woman = Body(model, **WOMAN)
+    _, joints = posed(woman, retarget(clip_of(man, *turning_about_a_foot(man)), woman))
+    assert np.linalg.norm(np.diff(joints[:, 3], axis=0), axis=1).max() < 0.5
+    assert woman.length_mm("l_thigh") != pytest.approx(man.length_mm("l_thigh"), abs=3.0)
+
+
+def test_paths_scale_with_the_legs(model, man):
+    woman = Body(model, **WOMAN)
+    clip = walking_path(man, 2.0, 100)
+    path = retarget(clip, woman).motion.root_mm[:, :2]
+    legs = [b.length_mm("l_shank") + b.length_mm("l_foot") for b in (woman, man)]
+    assert np.linalg.norm(path[-1] - path[0]) == pytest.approx(2000.0 * legs[0] / legs[1], rel=1e-3)
+
+
+def test_knees_bend_as_the_clip_s_do_whatever_thigh_and_shank_share(man):
+    """A crouch with short thighs and long shanks: the pelvis sinks to keep the knees' angle."""
+    pose = man.joints_mm(man.pose_frames({}, np.zeros((1, 3))))[0]
+    thigh, shank = np.array([0.0, -0.9, -0.436]), np.array([0.0, 0.436, -0.9])
+    for hip, knee, ankle in ((1, 2, 3), (4, 5, 6)):
+        pose[knee] = pose[hip] + 340.0 * thigh
+        pose[ankle] = pose[knee] + 540.0 * shank
+    pose[:, 2] += man.ankle_height_mm - pose[3, 2]
+    clip = clip_of(man, *known_motion(man, 60))
+    crouch = dataclasses.replace(clip, joints_mm=np.tile(pose, (60, 1, 1)))
+    assert retarget(crouch, man).error_mm[:, [2, 5]].max() < 10.0
