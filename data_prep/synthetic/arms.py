@@ -1,4 +1,4 @@
-"""Arms of a drawn pose: hands come to the ear, the hips, the knees, or hang and swing."""
+"""Arms of a drawn pose: hands come to the ear, the hips, the knees, the floor, or hang."""
 
 import math
 from collections.abc import Callable
@@ -27,46 +27,24 @@ FREE_ARM: Mixture = {"hang": 0.55, "gesture": 0.2, "hip": 0.1, "front": 0.15}
 """What the other arm does while one is busy."""
 
 
-def choose_arms(draft: Draft, mixture: Mixture) -> tuple[str, str]:
-    """Draw what the left and the right arm do."""
-    name = draft.choose(mixture)
-    if name.startswith("two_"):
-        names = {"l": name, "r": name}
-    elif name.startswith("one:"):
-        busy, free = ("l", "r") if draft.rng.random() < 0.5 else ("r", "l")
-        names = {busy: name.removeprefix("one:"), free: draft.choose(FREE_ARM)}
-    else:
-        names = {"l": name, "r": name if draft.rng.random() < 0.6 else draft.choose(mixture)}
-        if names["r"].startswith(("two_", "one:")):
-            names["r"] = name
-    if draft.legs != "floor":  # only who sits on the floor leans on it
-        names = {side: "low" if arm == "behind" else arm for side, arm in names.items()}
-    return names["l"], names["r"]
-
-
 def draw_arms(draft: Draft, arms: tuple[str, str]) -> None:
-    """Set both arms, (left, right), by name."""
+    """Set both arms, (left, right), by name: "hang" or one of `TARGETS`."""
     over = "l" if draft.rng.random() < 0.5 else "r"
     for side, name in zip(("l", "r"), arms, strict=True):
-        if name in ("hang", "two_swing"):
-            _swing(draft, side, walking=name == "two_swing")
+        if name == "hang":
+            _hang(draft, side)
         else:
             _reach_for(draft, side, TARGETS[name], is_over=side == over)
 
 
-def _swing(draft: Draft, side: str, *, walking: bool) -> None:
-    """Let an arm hang; while walking it swings against the leg of its side."""
+def _hang(draft: Draft, side: str) -> None:
+    """Let an arm hang, along gravity more than along a bent trunk."""
     outward = outward_sign(side)
     forward = draft.degrees(4.0, 8.0)
     bend = abs(draft.degrees(14.0, 10.0))
-    if walking:
-        stride = -math.cos(draft.phase_rad) * outward
-        forward = math.radians(22.0) * stride * draft.uniform(0.6, 1.3) + draft.degrees(2.0, 3.0)
-        bend = math.radians(18.0) + max(0.0, forward) * draft.uniform(0.3, 1.2)
     aside = outward * draft.degrees(11.0, 4.0)
     trunk = draft.skeleton().rotations[draft.body.index["chest"]]
-    # Arms hang along gravity more than along a bent trunk.
-    level = shortest_rotation(np.array([0.0, 0.0, -1.0]), trunk.T @ np.array([0.0, 0.0, -1.0]))
+    level = shortest_rotation(_DOWN, trunk.T @ _DOWN)
     twist = -outward * draft.degrees(20.0, 15.0)
     swing = rotation_y(-aside) @ rotation_x(-forward) @ rotation_z(twist)
     draft.local[f"{side}_upperarm"] = level @ swing

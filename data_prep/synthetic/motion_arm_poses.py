@@ -131,15 +131,12 @@ class ArmJudge:
         way = nearest_sign(after, before) - before
         return self.fault(frames, {side: before + ease(WAY_PHASES)[:, None] * way})
 
-    def draw(
-        self, frames: list[int], names: dict[str, str], legs: str
-    ) -> tuple[dict[str, ArmPose], float]:
+    def draw(self, frames: list[int], names: dict[str, str]) -> tuple[dict[str, ArmPose], float]:
         """Draw arms that stay for some frames, with the least fault of a few; and that fault.
 
         Args:
             frames: Numbers of the frames; the pose is drawn for the middle one.
             names: Per side what the hand reaches for, or how it hangs.
-            legs: What the legs do.
         """
         frame = frames[len(frames) // 2]
         own = {name: turns[frame] for name, turns in self.carried.local.items()}
@@ -148,7 +145,7 @@ class ArmJudge:
         best: dict[str, np.ndarray] = {}
         least = math.inf
         for _ in range(_NUM_ATTEMPTS):
-            draft = Draft(body=self.body, rng=self.rng, local=dict(own), legs=legs)
+            draft = Draft(body=self.body, rng=self.rng, local=dict(own))
             draw_arms(draft, (plain.get("l", "hang"), plain.get("r", "hang")))
             poses = {side: pack(draft.local, side, name) for side, name in names.items()}
             fault = self.fault(frames, poses)

@@ -102,7 +102,7 @@ class ArmPlan:
             stay_s = min(float(self.score.rng.uniform(*HOLD_S[name])) for name in drawn.values())
             stay = now_s + tempo * (0.7 + stay_s * np.array([0.0, 0.5, 1.0]))
             during = self._frames(np.minimum(stay, span.end_s))
-            found, fault = self.judge.draw(during, drawn, span.legs)
+            found, fault = self.judge.draw(during, drawn)
             if fault < least:
                 least, names, poses, hold_s, frames = fault, drawn, found, tempo * stay_s, during
             if least <= TOLERATED_FAULT:
@@ -138,7 +138,7 @@ class ArmPlan:
         for name in VIAS:
             if least <= TOLERATED_FAULT:
                 break
-            via = self.judge.draw([frames[len(frames) // 2]], {side: name}, "stand")[0][side]
+            via = self.judge.draw([frames[len(frames) // 2]], {side: name})[0][side]
             fault = max(
                 self.judge.way_fault(side, frames, before, via),
                 self.judge.way_fault(side, frames, via, pose),
