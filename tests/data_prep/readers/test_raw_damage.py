@@ -4,13 +4,14 @@ import os
 import shutil
 import sys
 
+import av
 import numpy as np
 import pytest
 
 from data_prep import cli
 from data_prep.lookalike.raw import write_cdf, write_raw
 from data_prep.lookalike.world import make_world
-from data_prep.pictures import VideoFrames
+from data_prep.pictures import VideoFrames, video_image
 from data_prep.readers.raw import RawReader
 from pose3d.data.store import open_store
 
@@ -104,10 +105,28 @@ def test_a_video_that_ends_before_its_header_says_is_told(tiny_raw_tree):
 def test_videos_give_the_colours_that_went_in(tiny_raw_tree, tiny_world):
     frames = VideoFrames(folder=tiny_raw_tree, name=VIDEO, position=np.array([1]))
     (image,) = frames.frames()
-    performance = tiny_world.performances[0]
-    painted = tiny_world.painter.image(performance, CAMERA, 1).astype(float)
+    painted = tiny_world.painter.image(tiny_world.performances[0], CAMERA, 1).astype(float)
     assert np.abs((image - painted).mean((0, 1))).max() < 0.5
     assert np.abs(image - painted).mean() < 2
+
+
+def test_colours_follow_bt_601():
+    rng = np.random.default_rng(0)
+    luma = rng.integers(60, 180, (8, 10)).repeat(4, 0).repeat(4, 1)
+    chroma = rng.integers(110, 146, (2, 16, 20))
+    planes = np.concatenate([luma.ravel(), chroma.ravel()]).reshape(48, 40).astype(np.uint8)
+    image = video_image(av.VideoFrame.from_ndarray(planes, format="yuv420p"))
+    cb, cr = (plane.repeat(2, 0).repeat(2, 1) - 128 for plane in chroma)
+    grey = (luma - 16) * 255 / 219
+    exact = np.stack(
+        [
+            grey + 1.772 * 255 / 224 * cb,
+            grey - (0.114 * 1.772 * cb + 0.299 * 1.402 * cr) / 0.587 * 255 / 224,
+            grey + 1.402 * 255 / 224 * cr,
+        ],
+        axis=-1,
+    )
+    assert np.abs(image - exact).max() <= 1
 
 
 def test_every_missing_file_is_listed(tiny_raw_tree):
