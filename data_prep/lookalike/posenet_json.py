@@ -32,7 +32,7 @@ def write_posenet_json(
         folder: The tree's folder.
         translation: What t is: "minus-rc", as in the files that are given out, or "centre", as the
             published script writes it.
-        every: Keep frames whose number from 0 is a multiple of this.
+        every: Keep images whose number from 0 is a multiple of this; joints are kept of all.
         is_first_layout: Write the layout of 2019, one file per subject, where t is the centre.
         bbox_root: Write a detector's boxes and roots for S9 and S11.
 
@@ -79,7 +79,8 @@ def _subject(
         frames = range(0, len(performance), every)
         poses = joints.setdefault(str(performance.action), {})
         poses[str(performance.subaction)] = {
-            str(frame): performance.joints_world_mm[frame].tolist() for frame in frames
+            str(frame): joints_mm.tolist()
+            for frame, joints_mm in enumerate(performance.joints_world_mm)
         }
         for name in world.camera_names:
             for frame in frames:
