@@ -12,11 +12,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from data_prep.boxes import BOXES
 from data_prep.convert import ConversionConfig, Part, convert
 from data_prep.human36m import PROTOCOLS
 from data_prep.measure import measure
-from data_prep.people import LENSES
 from data_prep.sheet import overlay_sheet, write_sheet
 from data_prep.summary import print_summary
 from data_prep.takes import Reader
@@ -31,10 +29,10 @@ app = typer.Typer(
 )
 
 OnError = StrEnum("OnError", ["error", "skip"])
-Box = StrEnum("Box", list(BOXES))
-Lens = StrEnum("Lens", list(LENSES))
+Box = StrEnum("Box", ["annotation", "joints", "posenet", "metric", "mask"])
+Lens = StrEnum("Lens", ["source", "distorted", "pinhole"])
 Shifted = StrEnum("Shifted", ["protocol", "block", "correct", "keep"])
-Protocol = StrEnum("Protocol", {name.replace("-", "_"): name for name in PROTOCOLS})
+Protocol: Any = StrEnum("Protocol", {name: name for name in PROTOCOLS})  # type: ignore[misc]
 Translation = StrEnum("Translation", {"auto": "auto", "centre": "centre", "minus_rc": "minus-rc"})
 Intrinsics = StrEnum("Intrinsics", ["human36m", "estimated"])
 Renderer = StrEnum("Renderer", ["auto", "opengl", "numpy"])

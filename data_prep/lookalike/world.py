@@ -115,8 +115,8 @@ def _draw_limbs(canvas: UInt8[np.ndarray, "h w 3"], points: np.ndarray, *, colou
     """Bones as thick lines."""
     for bone, (parent, child) in enumerate(HUMAN36M_17.bones):
         colour = (40 + 13 * bone, 255 - 14 * bone, (90 * bone) % 255) if colours else (255,) * 3
-        ends = (points[[parent, child]] * 16).round().astype(int).tolist()
-        cv2.line(canvas, *ends, colour, 22, cv2.LINE_AA, 4)
+        start, end = (points[[parent, child]] * 16).round().astype(int).tolist()
+        cv2.line(canvas, start, end, colour, 22, cv2.LINE_AA, 4)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,7 +170,7 @@ def make_world(
         seed: Everything follows from it.
     """
     rng = np.random.default_rng(seed)
-    performances = []
+    performances: list[Performance] = []
     for subject in sorted(subjects):
         for action in sorted(actions):
             for subaction in sorted(subactions):
