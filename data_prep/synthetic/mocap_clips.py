@@ -27,6 +27,8 @@ MOST_BACKWARD_SHARE = 0.3
 LEAST_DURATION_S = 0.9
 MOST_MM_PER_S = 10500.0
 """Boxers' wrists and footballers' feet stay below that against the pelvis."""
+MOST_USUAL_MM_PER_S = 7000.0
+"""Whoever is as fast in every tenth frame is a fault of the recording."""
 
 _HIPS = [HUMAN36M_17.index(name) for name in ("R_Hip", "L_Hip")]
 _KNEES = [HUMAN36M_17.index(name) for name in ("R_Knee", "L_Knee")]
@@ -89,12 +91,12 @@ class Clip:
         return float(long.sum() / self.num_frames)
 
     @cached_property
-    def fastest_mm_per_s(self) -> float:
-        """Highest speed of a joint against the pelvis, over steps of about 1/12 s."""
+    def speeds_mm_per_s(self) -> Float[np.ndarray, " steps"]:
+        """Speed of the fastest joint against the pelvis, over steps of about 1/12 s."""
         step = max(1, round(self.frames_per_s / 12.0))
         relative = self.joints_mm - self.joints_mm[:, :1]
         moved = np.linalg.norm(relative[step:] - relative[:-step], axis=-1)
-        return float(moved.max(initial=0.0) * self.frames_per_s / step)
+        return moved.max(axis=1) * self.frames_per_s / step
 
     @cached_property
     def backward_elbow_share(self) -> float:
@@ -127,8 +129,9 @@ class Clip:
             return f"has its feet off the floor in {self.raised_share:.0%} of its frames"
         if self.backward_elbow_share > MOST_BACKWARD_SHARE:
             return f"bends an elbow backward in {self.backward_elbow_share:.0%} of its frames"
-        if self.fastest_mm_per_s > MOST_MM_PER_S:
-            return f"moves a joint at {self.fastest_mm_per_s / 1e3:.1f} m/s"
+        fastest, usual = np.percentile(np.append(self.speeds_mm_per_s, 0.0), (100, 90))
+        if fastest > MOST_MM_PER_S or usual > MOST_USUAL_MM_PER_S:
+            return f"moves a joint at {fastest / 1e3:.1f} m/s, and often at {usual / 1e3:.1f} m/s"
         return None
 
     def piece(self, start: int, stop: int, number: int) -> "Clip":

@@ -315,7 +315,7 @@ def test_a_foot_that_others_turn_about_does_not_slide(model, man):
     """Hips of another width would drag it along."""
     woman = Body(model, **WOMAN)
     _, joints = posed(woman, retarget(clip_of(man, *turning_about_a_foot(man)), woman))
-    assert np.linalg.norm(np.diff(joints[:, 3], axis=0), axis=1).max() < 0.5
+    assert np.ptp(joints[:, 3, :2], axis=0).max() < 2.0
     assert woman.length_mm("l_thigh") != pytest.approx(man.length_mm("l_thigh"), abs=3.0)
 
 
