@@ -11,6 +11,9 @@ from data_prep.synthetic.rotations import rotation_x
 
 SEAT_BEHIND = 0.25
 """How far the seat's front edge is behind those who stand before it, in leg lengths."""
+CROSSING = (("l", 0.13, 0.24), ("r", -0.055, 0.0), ("l", -0.055, 0.24))
+"""Feet that cross the ankles, one after the other: outward and forward, in leg lengths."""
+UNCROSSING = (("l", 0.14, 0.24), ("r", 0.14, 0.0))
 SINK_MM = 8.0
 """How far a body sinks into what it sits on."""
 
@@ -97,14 +100,21 @@ def _sit(score: Score, height_mm: float, down: float) -> None:
 
 
 def _hold_chair(score: Score, duration_s: float) -> None:
-    """Sit; move a foot, lean anew."""
+    """Sit; move a foot, cross the ankles, lean anew."""
     start, end = score.now_s, score.now_s + duration_s
+    is_crossed = False
     while score.now_s < end:
         if score.rng.random() < 0.6:
-            _place_seated_feet(score)
+            if is_crossed or score.rng.random() < 0.25:
+                _move_feet(score, UNCROSSING if is_crossed else CROSSING)
+                is_crossed = not is_crossed
+            else:
+                _place_seated_feet(score)
         if score.rng.random() < 0.6:
             score.lean(score.uniform(-16, 10), score.uniform(-4, 24), 0.0, score.uniform(0.8, 1.6))
         score.advance(min(max(0.3, end - score.now_s), score.uniform(1.5, 6.0)))
+    if is_crossed:
+        _move_feet(score, UNCROSSING)
     score.span(start, "chair")
 
 
@@ -121,3 +131,17 @@ def _place_seated_feet(score: Score) -> None:
         score.feet[side].step(place, begin, begin + score.uniform(0.5, 0.8), lift_mm=35.0)
         score.move(f"{side}_knee", score.degrees(-4, 16), 0.0, 1.2)
     score.advance(1.3)
+
+
+def _move_feet(score: Score, moves: tuple[tuple[str, float, float], ...]) -> None:
+    """Move one foot after the other while sitting."""
+    for side, out, ahead in moves:
+        offset = (
+            out * score.leg_mm + score.uniform(-12, 12),
+            (ahead + score.uniform(-0.02, 0.02)) * score.leg_mm,
+            score.degrees(0, 10),
+        )
+        place, end_s = score.foot_place(side, offset), score.now_s + 0.65
+        score.feet[side].step(place, score.now_s, end_s, lift_mm=40.0)
+        score.move(f"{side}_knee", score.degrees(8, 18), 0.0, 0.65)
+        score.advance(0.6)
