@@ -5,6 +5,9 @@ import sys
 import pytest
 
 from data_prep import cli
+from data_prep.boxes import BOXES
+from data_prep.people import LENSES
+from data_prep.selection import SHIFTED_SEQUENCES
 from pose3d.data.store import open_store
 
 
@@ -101,6 +104,12 @@ def test_an_error_is_one_line_and_exit_code_two(run, lookalike, tmp_path, kind):
         "store": "no store at",
     }
     assert expected[kind] in errors
+
+
+def test_the_choices_are_those_that_the_modules_know():
+    assert [choice.value for choice in cli.Box] == list(BOXES)
+    assert [choice.value for choice in cli.Lens] == list(LENSES)
+    assert [choice.value for choice in cli.Shifted] == list(SHIFTED_SEQUENCES)
 
 
 def test_unknown_choices_name_the_known_ones(run, tmp_path):
