@@ -1,6 +1,5 @@
 """Conversion: choice, resumption, parts of several machines, errors, counts, flat memory."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -98,7 +97,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_store(
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process group")
+@pytest.mark.timeout(900)
 def test_a_process_killed_for_good_loses_nothing(tmp_path):
     script = (
         "import sys\n"
