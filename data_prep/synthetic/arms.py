@@ -41,7 +41,7 @@ def _hang(draft: Draft, side: str) -> None:
     """Let an arm hang, along gravity more than along a bent trunk."""
     outward = outward_sign(side)
     forward = draft.degrees(4.0, 8.0)
-    bend = abs(draft.degrees(14.0, 10.0))
+    bend = abs(draft.degrees(24.0, 10.0))
     aside = outward * draft.degrees(11.0, 4.0)
     trunk = draft.skeleton().rotations[draft.body.index["chest"]]
     level = shortest_rotation(_DOWN, trunk.T @ _DOWN)

@@ -26,7 +26,7 @@ AREA_HALF_MM = np.array([1000.0, 1250.0])
 
 TURN_MM = 450.0
 """Bends of about this radius slow people down."""
-CLEARANCE_MM = 118.0
+CLEARANCE_MM = 108.0
 """How far ankles stay apart sideways when one passes the other, on legs of 850 mm."""
 
 Stance = dict[str, tuple[float, float, float]]
@@ -233,7 +233,7 @@ class Score:
         step_s = duration_s / num_steps
         sides = (first, "r" if first == "l" else "l")
         size = self.leg_mm / 850.0
-        narrow = (0.45 * self.style.half_width_mm + 25.0 * size, 0.0, 0.6 * self.style.toe_out_rad)
+        narrow = (0.3 * self.style.half_width_mm + 28.0 * size, 0.0, 0.6 * self.style.toe_out_rad)
         for i in range(num_steps):
             side = sides[i % 2]
             lift_s, land_s = start_s + (i + 0.1) * step_s, start_s + (i + 0.9) * step_s
