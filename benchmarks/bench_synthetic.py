@@ -2,9 +2,10 @@
 
 Some takes of the motion model get as many images each as in `make demo` (53) and in the preset
 benchmark (200): what is drawn once for a take counts the less the more images it has.
-`images_per_s` is of a whole call of `generate_synthetic` less what two images take (`start_s`:
-processes, imports). The stages are milliseconds per image in one process; `all_cpu` is what remains
-of them when other programs take no time, `two_cores_images_per_s` what two idle cores would draw.
+`images_per_s` is of a whole call of `generate_synthetic`, start of the processes included, less what
+two images take in this process (`start_s`). The stages are milliseconds of CPU time per image in
+one process, `all_wall` what the clock says; `two_cores_images_per_s` is what two idle cores would
+draw.
 
     python benchmarks/bench_synthetic.py --out benchmarks/results/synthetic.json
 """
@@ -120,14 +121,14 @@ def whole(name: str, per_take: int, options) -> dict:
 
 
 def stages(name: str, per_take: int, options) -> dict:
-    """Milliseconds per image and stage in this process, CPU time beside the whole."""
+    """Milliseconds of CPU time per image and stage in this process."""
     spent: defaultdict[str, float] = defaultdict(float)
 
     def timed(label, function):
         def wrapper(*arguments, **keywords):
-            start = time.perf_counter()
+            start = time.process_time()
             answer = function(*arguments, **keywords)
-            spent[label] += time.perf_counter() - start
+            spent[label] += time.process_time() - start
             return answer
 
         return wrapper
@@ -164,10 +165,10 @@ def stages(name: str, per_take: int, options) -> dict:
                 timed("jpeg", record_of)(shot, split="train", number=number, jpeg_quality=92)
                 count += 1
         total, cpu = time.perf_counter() - start, time.process_time() - cpu_start
-    spent["rest"] = total - sum(spent.values())
-    spent["all"] = total
-    spent["all_cpu"] = cpu
-    spent["takes_cpu"] = cpu_of_takes
+    spent["rest"] = cpu - sum(spent.values())
+    spent["all"] = cpu
+    spent["all_wall"] = total
+    spent["of_which_takes"] = cpu_of_takes
     result = {label: round(1e3 * value / count, 2) for label, value in spent.items()}
     return result | {"two_cores_images_per_s": round(2 * count / cpu)}
 
