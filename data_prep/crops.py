@@ -104,8 +104,8 @@ def make_record(
         header: The store's header.
 
     Raises:
-        ValueError: If the image has another size, or most labelled joints miss the crop (a wrong
-            box or camera).
+        ValueError: If the image has another size, all labelled joints miss it (a wrong camera), or
+            most of them miss the crop (a wrong box).
     """
     take, size = people.take, header.crop_size_px
     image_size_px = (int(take.image_size_px[row, 0]), int(take.image_size_px[row, 1]))
@@ -115,6 +115,12 @@ def make_record(
     joints = take.joints_camera_mm[row]
     image_px = camera.camera_to_image(torch.from_numpy(joints))
     counted = (people.weight[row] > 0).any(-1)
+    inside = ((image_px >= -0.5) & (image_px < torch.tensor(image_size_px) - 0.5)).all(-1).numpy()
+    if not inside[counted].any():
+        raise ValueError(
+            "none of the labelled joints falls into the image; camera (its rotation and whether "
+            "t is its centre, too) and joints must belong together"
+        )
     crop_px = transform_points(matrix, image_px).numpy()[counted]
     share = (
         float(((crop_px >= -0.5) & (crop_px < size - 0.5)).all(-1).mean()) if len(crop_px) else 0.0
