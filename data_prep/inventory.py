@@ -142,7 +142,7 @@ def absent(
         if 2 * len(lacking) < len(wanted):
             odd += lines
         else:
-            there = len(wanted) - len(lacking)
+            there = sum(key in cameras for key in wanted)
             notes.append(f"of S{subject}'s {len(wanted)} sequences {there} are there")
     for key, names in sorted(cameras.items()):
         for camera in known:
