@@ -82,12 +82,12 @@ def test_a_box_beside_its_joints_is_refused(take):
 
 
 def test_people_beside_their_image_are_refused(take):
-    beside = replace(take, joints_camera_mm=take.joints_camera_mm + [4000.0, 0, 0])
+    beside = replace(take, joints_camera_mm=np.add(take.joints_camera_mm, [4000.0, 0, 0]))
     people = people_of(beside, box="joints", enlarge=1.0)
     image = np.zeros((1002, 1000, 3), np.uint8)
     with pytest.raises(ValueError, match=r"none of the labelled joints falls into the image"):
         make_record(people, 0, image, place=PLACE, header=HEADER)
-    half = replace(take, joints_camera_mm=take.joints_camera_mm + [2100.0, 0, 0])
+    half = replace(take, joints_camera_mm=np.add(take.joints_camera_mm, [2100.0, 0, 0]))
     make_record(people_of(half, box="joints", enlarge=1.0), 0, image, place=PLACE, header=HEADER)
 
 
