@@ -14,7 +14,7 @@ SEAT_BEHIND = 0.25
 CROSSING = (("l", 0.13, 0.24), ("r", -0.055, 0.0), ("l", -0.055, 0.24))
 """Feet that cross the ankles, one after the other: outward and forward, in leg lengths."""
 UNCROSSING = (("l", 0.14, 0.24), ("r", 0.14, 0.0))
-SINK_MM = 8.0
+SINK_MM = 5.0
 """How far a body sinks into what it sits on."""
 
 
@@ -24,10 +24,9 @@ def chair(score: Score, duration_s: float) -> None:
     seat = place_seat(score)
     _step_before(score, seat)
     down = score.uniform(1.1, 1.6) * score.style.tempo
-    depth = seat_depth_mm(score, tilt_deg=-4.0, flexion_deg=82.0)
-    _sit(score, seat.size_mm[2] + depth - SINK_MM, down)
+    _sit(score, seat, down)
     score.span(start, "chair")
-    _hold_chair(score, max(2.0, duration_s - 2.0 * down))
+    _hold_chair(score, seat, max(2.0, duration_s - 2.0 * down))
     start = score.now_s
     stance = score.stance()
     for i, side in enumerate(SIDES):
@@ -89,17 +88,27 @@ def _step_before(score: Score, seat: Seat) -> None:
         score.step_to(target)
 
 
-def _sit(score: Score, height_mm: float, down: float) -> None:
+def _sit(score: Score, seat: Seat, down: float) -> None:
+    depth = seat_depth_mm(score, tilt_deg=0.0, flexion_deg=84.0)
     score.lean(30.0, 15.0, 0.0, 0.7 * down)
     score.move("offset", np.array([0.0, 0.47 * score.leg_mm]), 0.0, 0.85 * down)
-    score.move("height", height_mm, 0.2 * down, 0.8 * down)
+    score.move("height", float(seat.size_mm[2]) + depth, 0.2 * down, 0.8 * down)
     score.move("load", 0.0, 0.2 * down, 0.8 * down)
     score.advance(0.75 * down)
-    score.lean(score.uniform(-14, 8), score.uniform(-4, 22), 0.0, 0.7)
+    _lean_seated(score, seat, 0.7)
     score.advance(0.25 * down)
 
 
-def _hold_chair(score: Score, duration_s: float) -> None:
+def _lean_seated(score: Score, seat: Seat, duration_s: float) -> None:
+    """Lean anew; the pelvis goes up or down so that its skin stays on the seat."""
+    pelvis_deg = score.uniform(-15.0, 9.0)
+    tilt_deg = pelvis_deg + math.degrees(score.style.lean_rad)
+    depth = seat_depth_mm(score, tilt_deg=tilt_deg, flexion_deg=84.0 + tilt_deg)
+    score.lean(pelvis_deg, score.uniform(-4.0, 23.0), 0.0, duration_s)
+    score.move("height", float(seat.size_mm[2]) + depth - SINK_MM, 0.0, duration_s)
+
+
+def _hold_chair(score: Score, seat: Seat, duration_s: float) -> None:
     """Sit; move a foot, cross the ankles, lean anew."""
     start, end = score.now_s, score.now_s + duration_s
     is_crossed = False
@@ -111,7 +120,7 @@ def _hold_chair(score: Score, duration_s: float) -> None:
             else:
                 _place_seated_feet(score)
         if score.rng.random() < 0.6:
-            score.lean(score.uniform(-16, 10), score.uniform(-4, 24), 0.0, score.uniform(0.8, 1.6))
+            _lean_seated(score, seat, score.uniform(0.8, 1.6))
         score.advance(min(max(0.3, end - score.now_s), score.uniform(1.5, 6.0)))
     if is_crossed:
         _move_feet(score, UNCROSSING)
