@@ -2,10 +2,10 @@
 
 Some takes of the motion model get as many images each as in `make demo` (53) and in the preset
 benchmark (200): what is drawn once for a take counts the less the more images it has.
-`images_per_s` is of a whole call of `generate_synthetic`, start of the processes included, less what
-two images take in this process (`start_s`). The stages are milliseconds of CPU time per image in
-one process, `all_wall` what the clock says; `two_cores_images_per_s` is what two idle cores would
-draw.
+`images_per_s` is of a whole call of `generate_synthetic`, start of the processes included, less
+what two images take in this process (`start_s`). The stages are milliseconds of CPU time per image
+in one process, `all_wall` what the clock says; `two_cores_images_per_s` is what two idle cores
+would draw.
 
     python benchmarks/bench_synthetic.py --out benchmarks/results/synthetic.json
 """
@@ -27,8 +27,9 @@ import cv2
 import torch
 
 from data_prep.synthetic import drawing
-from data_prep.synthetic.generate import generate_synthetic, record_of
+from data_prep.synthetic.generate import generate_synthetic
 from data_prep.synthetic.performances import ModelMotions
+from data_prep.synthetic.records import record_of
 from data_prep.synthetic.renderers import open_renderer
 from data_prep.synthetic.scene import Studio
 from data_prep.synthetic.slots import model_performances, plan_sequences, views_of

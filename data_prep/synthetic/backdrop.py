@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from data_prep.synthetic.rooms import TEXELS_PER_METRE, Room
+from data_prep.synthetic.room_things import TEXELS_PER_METRE
+from data_prep.synthetic.rooms import Room
 from pose3d.geometry.camera import Camera
 
 RAY_STEP_PX = 8

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,15 +28,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX
+from data_prep.synthetic.chunks import Chunk, divide
 from data_prep.synthetic.performances import ModelMotions, Motions
+from data_prep.synthetic.records import record_of
 from data_prep.synthetic.renderers import RENDERERS, open_renderer, resolve_renderer
-from data_prep.synthetic.scene import BOX_DEFINITION, Shot, Studio
-from data_prep.synthetic.slots import Sequence, plan_sequences, views_of
+from data_prep.synthetic.scene import BOX_DEFINITION, Studio
+from data_prep.synthetic.slots import plan_sequences, views_of
 from pose3d.data.store import (
     ShardWriter,
     StoreHeader,
-    StoreRecord,
     begin_store,
     finalise_store,
     read_plan,
@@ -48,10 +47,6 @@ GENERATOR_VERSION = 3
 """Raised whenever the same seed gives other images or labels."""
 SHARD_SIZE = 250
 """A shard gets whole takes up to about this many records."""
-MAX_PART = 500
-"""A take with more records is divided."""
-QUALITY_RANGE = 35
-"""How far JPEG quality varies below the store's."""
 POLL_S = 0.2
 
 
@@ -65,34 +60,6 @@ class _Job:
     renderer: str
     motions: Motions
     has_jitter: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Some images of a take: numbers [start, stop) among them."""
-
-    sequence: Sequence
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Chunk:
-    """The records of one shard."""
-
-    split: str
-    number: int
-    parts: tuple[_Part, ...]
-
-    @property
-    def name(self) -> str:
-        """The shard's file."""
-        return f"shard-{self.split}-{self.number:05d}.h5"
-
-    @property
-    def count(self) -> int:
-        """How many records it has."""
-        return sum(part.stop - part.start for part in self.parts)
 
 
 def generate_synthetic(
@@ -164,7 +131,9 @@ def generate_synthetic(
     chunks = [
         chunk
         for split, count in (("train", num_train), ("test", num_test))
-        for chunk in _chunks(plan_sequences(split, count, motions.performances(split)))
+        for chunk in divide(
+            plan_sequences(split, count, motions.performances(split)), shard_size=SHARD_SIZE
+        )
     ]
     begun = None if overwrite or renderer != "auto" else _renderer_begun_with(directory, chunks)
     renderer = begun or resolve_renderer(renderer)
@@ -207,7 +176,7 @@ def _plan(job: _Job, *, num_train: int, num_test: int) -> dict[str, Any]:
     }
 
 
-def _renderer_begun_with(directory: Path, chunks: list[_Chunk]) -> str | None:
+def _renderer_begun_with(directory: Path, chunks: list[Chunk]) -> str | None:
     """The renderer of the store in the folder, if it can go on with it here."""
     begun = read_plan(directory).get("renderer")
     if begun == "auto" or begun not in RENDERERS:
@@ -218,27 +187,6 @@ def _renderer_begun_with(directory: Path, chunks: list[_Chunk]) -> str | None:
         except ValueError:
             return None
     return begun
-
-
-def _chunks(sequences: list[Sequence]) -> list[_Chunk]:
-    """Divide a split into shards of whole takes, as far as these are not too long."""
-    parts = [
-        _Part(sequence=sequence, start=start, stop=min(start + MAX_PART, sequence.num_records))
-        for sequence in sequences
-        for start in range(0, sequence.num_records, MAX_PART)
-    ]
-    groups: list[list[_Part]] = []
-    room = 0
-    for part in parts:
-        room -= part.stop - part.start
-        if room < 0:
-            groups.append([])
-            room = SHARD_SIZE - (part.stop - part.start)
-        groups[-1].append(part)
-    return [
-        _Chunk(split=group[0].sequence.split, number=number, parts=tuple(group))
-        for number, group in enumerate(groups)
-    ]
 
 
 class _SpeedColumn(ProgressColumn):
@@ -273,7 +221,7 @@ def _studio(job: _Job) -> Studio:
     )
 
 
-def _write_here(job: _Job, chunks: list[_Chunk], advance: Callable[[], None]) -> None:
+def _write_here(job: _Job, chunks: list[Chunk], advance: Callable[[], None]) -> None:
     """Write shards in this process."""
     if not chunks:
         return
@@ -282,7 +230,7 @@ def _write_here(job: _Job, chunks: list[_Chunk], advance: Callable[[], None]) ->
         _write_shard(studio, job, chunk, advance)
 
 
-def _write_shard(studio: Studio, job: _Job, chunk: _Chunk, advance: Callable[[], None]) -> None:
+def _write_shard(studio: Studio, job: _Job, chunk: Chunk, advance: Callable[[], None]) -> None:
     with ShardWriter(job.directory / chunk.name, header=job.header) as shard:
         for part in chunk.parts:
             sequence, performance = part.sequence, part.sequence.performance
@@ -307,39 +255,6 @@ def _write_shard(studio: Studio, job: _Job, chunk: _Chunk, advance: Callable[[],
                 advance()
 
 
-def record_of(shot: Shot, *, split: str, number: int, jpeg_quality: int) -> StoreRecord:
-    """Encode a shot as a store's record; every joint counts, hidden ones too.
-
-    Args:
-        shot: What was drawn.
-        split: "train" or "test".
-        number: Of the record in its split.
-        jpeg_quality: The best quality; the shot's own lies up to `QUALITY_RANGE` below.
-    """
-    lowest = max(1, jpeg_quality - QUALITY_RANGE)
-    quality = round(lowest + shot.quality_share * (jpeg_quality - lowest))
-    image_bgr = cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR)
-    is_encoded, jpeg = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert is_encoded
-    return StoreRecord(
-        image_jpeg=jpeg.tobytes(),
-        joints_camera_mm=shot.joints_camera_mm,
-        weight=np.ones((len(shot.joints_camera_mm), 3)),
-        visibility=shot.visibility,
-        camera=shot.camera,
-        camera_name=shot.camera_name,
-        store_from_image=shot.store_from_image,
-        box_image_px=shot.box_image_px,
-        subject=shot.subject,
-        action=shot.action,
-        subaction=shot.take,
-        frame=shot.frame,
-        split=split,
-        source_file=f"synthetic/{split}/{number:06d}",
-        image_size_px=IMAGE_SIZES_PX[shot.subject, shot.camera_name],
-    )
-
-
 # --- worker processes: each keeps one studio ----------------------------------------------------
 
 _worker: dict[str, Any] = {}
@@ -355,7 +270,7 @@ def _start_worker(job: _Job, counter: Any) -> None:
     _worker.update(job=job, counter=counter, studio=_studio(job))
 
 
-def _work(chunk: _Chunk) -> None:
+def _work(chunk: Chunk) -> None:
     """Write one shard in a worker process."""
     counter = _worker["counter"]
 
@@ -367,7 +282,7 @@ def _work(chunk: _Chunk) -> None:
 
 
 def _write_in_processes(
-    job: _Job, chunks: list[_Chunk], *, num_workers: int, bar: Progress, task: TaskID
+    job: _Job, chunks: list[Chunk], *, num_workers: int, bar: Progress, task: TaskID
 ) -> None:
     """Write shards in fresh processes; a forked one could inherit a locked library."""
     context = multiprocessing.get_context("spawn")

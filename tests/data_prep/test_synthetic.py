@@ -12,9 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic import generate, renderers
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
-from data_prep.synthetic.generate import generate_synthetic, record_of
+from data_prep.synthetic.generate import generate_synthetic
 from data_prep.synthetic.motion import Motion
 from data_prep.synthetic.performances import ModelMotions
+from data_prep.synthetic.records import record_of
 from data_prep.synthetic.renderers import open_renderer, resolve_renderer
 from data_prep.synthetic.scene import Studio
 from data_prep.synthetic.scenery import project
