@@ -1,10 +1,10 @@
 """What `pose3d-prep raw` costs per frame, beside decoding the same videos and nothing else.
 
 A look-alike tree of one camera is written twice, with n and with 4 n poses, its videos encoded as
-h264 with camera noise; a process of its own converts each. The difference of the two runs' CPU
-times over the difference of their frames is the cost of a frame, without the start of Python;
-their peak memories show whether it grows with the number of frames. CPU time is measured, not
-waiting, so that other work on the machine disturbs less. JSON to stdout or a file.
+h264 with camera noise. The difference of the CPU times of their conversions over the difference of
+their frames is the cost of a frame in a long sequence; the peak memories of two processes show
+whether it grows with the number of frames. CPU time is measured, not waiting, so that other work on
+the machine disturbs less. JSON to stdout or a file.
 
     python benchmarks/bench_convert.py --out benchmarks/results/convert.json
 """
@@ -19,16 +19,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 
+from data_prep.convert import ConversionConfig, convert
 from data_prep.human36m import PROTOCOLS, expected_counts
 from data_prep.lookalike.raw import write_raw
 from data_prep.lookalike.world import FigurePainter, Performance, make_world
 from data_prep.pictures import decode_video, video_image
+from data_prep.readers.raw import RawReader
 
 CAMERA = "54138969"
 NUM_TRAIN, NUM_TEST = expected_counts(
@@ -178,37 +181,34 @@ def compare(
     trees: dict[tuple[int, int], Path], subject: int, protocol: str, options: argparse.Namespace
 ) -> dict:
     """The cost of a frame and the peak memory of a conversion of n and of 4 n frames."""
-    cpu_s, wall_s, peak_mb = {}, {}, {}
+    cpu_s, peak_mb = {}, {}
     for times in (1, 4):
-        runs = [convert(trees[subject, times], protocol, options) for _ in range(options.repeats)]
-        cpu_s[times] = min(run[0] for run in runs)
-        wall_s[times] = min(run[1] for run in runs)
-        peak_mb[times] = min(run[2] for run in runs)
-    frames = 3 * options.poses
+        tree = trees[subject, times]
+        cpu_s[times] = best(partial(convert_here, tree, protocol, options), options.repeats)
+        peak_mb[times] = peak_of_convert(tree, protocol, options)
     return {
-        "cpu_ms_per_frame": 1e3 * (cpu_s[4] - cpu_s[1]) / frames,
-        "wall_ms_per_frame": 1e3 * (wall_s[4] - wall_s[1]) / frames,
-        "start_cpu_s": cpu_s[1] - (cpu_s[4] - cpu_s[1]) / 3,
+        "cpu_ms_per_frame": 1e3 * (cpu_s[4] - cpu_s[1]) / (3 * options.poses),
+        "cpu_s": [cpu_s[1], cpu_s[4]],
         "peak_memory_mb": [peak_mb[1], peak_mb[4]],
     }
 
 
-def convert(tree: Path, protocol: str, options: argparse.Namespace) -> tuple[float, float, float]:
-    """CPU seconds, seconds, and peak megabytes of one conversion in a process of its own."""
+def convert_here(tree: Path, protocol: str, options: argparse.Namespace) -> int:
+    """Convert in this process; how many records there are."""
+    config = ConversionConfig(protocol=protocol, crop_size_px=options.crop_size)
+    with tempfile.TemporaryDirectory() as folder:
+        return convert(RawReader(tree), Path(folder) / "store", config=config).num_records
+
+
+def peak_of_convert(tree: Path, protocol: str, options: argparse.Namespace) -> float:
+    """Peak memory of a conversion in a process of its own, megabytes."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["raw", str(tree), f"{folder}/store", "--jobs", "1", "--protocol", protocol]
         arguments += ["--size", str(options.crop_size)]
         peak = Path(folder) / "peak"
         command = [sys.executable, "-c", RUN_AND_SAY_PEAK, str(peak), *arguments]
-        start_s = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = time.monotonic() - start_s
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"error: pose3d-prep {' '.join(arguments)} ended with {status}")
-        peak_mb = int(peak.read_text()) / 1024
-    return usage.ru_utime + usage.ru_stime, wall_s, peak_mb
+        subprocess.run(command, check=True, capture_output=True)
+        return int(peak.read_text()) / 1024
 
 
 def git_commit() -> str:
