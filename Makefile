@@ -66,3 +66,4 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_model.py --out benchmarks/results/model.json
 	$(BIN)/python benchmarks/bench_train.py --config configs/demo.yaml --store stores/bench --out benchmarks/results/train.json
 	$(BIN)/python benchmarks/bench_synthetic.py --out benchmarks/results/synthetic.json
+	$(BIN)/python benchmarks/bench_convert.py --out benchmarks/results/convert.json
