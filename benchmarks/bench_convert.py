@@ -87,8 +87,8 @@ def main() -> None:
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
-        "command": f"python benchmarks/bench_convert.py --poses {options.poses} --crf {options.crf} "
-        f"--crop-size {options.crop_size} --repeats {options.repeats}",
+        "command": f"python benchmarks/bench_convert.py --poses {options.poses} "
+        f"--crf {options.crf} --crop-size {options.crop_size} --repeats {options.repeats}",
         "device": f"{platform.machine()} CPU, {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f}",
         **result,
