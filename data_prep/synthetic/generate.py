@@ -5,29 +5,15 @@ that was stopped goes on with the shards that are missing, and its store has the
 uninterrupted run.
 """
 
-import multiprocessing
-import os
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
+from data_prep.progress import work_through
 from data_prep.synthetic.chunks import Chunk, divide
 from data_prep.synthetic.performances import ModelMotions, Motions
 from data_prep.synthetic.records import record_of
@@ -47,7 +33,6 @@ GENERATOR_VERSION = 3
 """Raised whenever the same seed gives other images or labels."""
 SHARD_SIZE = 250
 """A shard gets whole takes up to about this many records."""
-POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +133,17 @@ def generate_synthetic(
     plan = _plan(job, num_train=num_train, num_test=num_test)
     finished = begin_store(directory, plan=plan, overwrite=overwrite)
     missing = [chunk for chunk in chunks if chunk.name not in finished]
-    with _progress_bar(progress) as bar:
-        done = sum(chunk.count for chunk in chunks) - sum(chunk.count for chunk in missing)
-        task = bar.add_task("rendering", total=num_train + num_test, completed=done)
-        if num_workers == 1 or len(missing) <= 1:
-            _write_here(job, missing, lambda: bar.advance(task))
-        else:
-            _write_in_processes(job, missing, num_workers=num_workers, bar=bar, task=task)
+    total = num_train + num_test
+    work_through(
+        missing,
+        _work,
+        jobs=num_workers,
+        description="rendering",
+        total=total,
+        done=total - sum(chunk.count for chunk in missing),
+        console=Console(stderr=True) if progress else None,
+        prepare=partial(_prepare, job),
+    )
     return finalise_store(directory, header)
 
 
@@ -189,26 +178,6 @@ def _renderer_begun_with(directory: Path, chunks: list[Chunk]) -> str | None:
     return begun
 
 
-class _SpeedColumn(ProgressColumn):
-    """Images per second."""
-
-    def render(self, task: Task) -> Text:
-        """Draw the speed once it is known."""
-        return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
-
-
-def _progress_bar(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _SpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
-
-
 def _studio(job: _Job) -> Studio:
     size = job.header.crop_size_px
     return Studio(
@@ -221,16 +190,7 @@ def _studio(job: _Job) -> Studio:
     )
 
 
-def _write_here(job: _Job, chunks: list[Chunk], advance: Callable[[], None]) -> None:
-    """Write shards in this process."""
-    if not chunks:
-        return
-    studio = _studio(job)
-    for chunk in chunks:
-        _write_shard(studio, job, chunk, advance)
-
-
-def _write_shard(studio: Studio, job: _Job, chunk: Chunk, advance: Callable[[], None]) -> None:
+def _write_shard(studio: Studio, job: _Job, chunk: Chunk, advance: Callable[[int], None]) -> None:
     with ShardWriter(job.directory / chunk.name, header=job.header) as shard:
         for part in chunk.parts:
             sequence, performance = part.sequence, part.sequence.performance
@@ -252,60 +212,18 @@ def _write_shard(studio: Studio, job: _Job, chunk: Chunk, advance: Callable[[], 
                         jpeg_quality=job.header.jpeg_quality,
                     )
                 )
-                advance()
+                advance(1)
 
-
-# --- worker processes: each keeps one studio ----------------------------------------------------
 
 _worker: dict[str, Any] = {}
+"""The job of this process and its studio, of which each process keeps one."""
 
 
-def _start_worker(job: _Job, counter: Any) -> None:
-    """Prepare a process: one thread each, since the processes share the cores."""
-    import torch
-
-    os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software OpenGL
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    _worker.update(job=job, counter=counter, studio=_studio(job))
+def _prepare(job: _Job) -> None:
+    """Build this process's studio."""
+    _worker.update(job=job, studio=_studio(job))
 
 
-def _work(chunk: Chunk) -> None:
-    """Write one shard in a worker process."""
-    counter = _worker["counter"]
-
-    def advance() -> None:
-        with counter.get_lock():
-            counter.value += 1
-
+def _work(chunk: Chunk, advance: Callable[[int], None]) -> None:
+    """Write one shard with this process's studio."""
     _write_shard(_worker["studio"], _worker["job"], chunk, advance)
-
-
-def _write_in_processes(
-    job: _Job, chunks: list[Chunk], *, num_workers: int, bar: Progress, task: TaskID
-) -> None:
-    """Write shards in fresh processes; a forked one could inherit a locked library."""
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    done_before = int(bar.tasks[task].completed)
-    pool = ProcessPoolExecutor(
-        min(num_workers, len(chunks)),
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(job, counter),
-    )
-    try:
-        futures = [pool.submit(_work, chunk) for chunk in chunks]
-        waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_EXCEPTION)
-            for future in finished:
-                future.result()
-            bar.update(task, completed=done_before + counter.value)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            f"a worker of {num_workers} was killed, perhaps for memory; run again, with fewer "
-            "--jobs: it goes on where it was"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

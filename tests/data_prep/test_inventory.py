@@ -176,7 +176,7 @@ def kneeling(*, lie=False):
     joints[index("Head")] = [0, -700, 0]
     if lie:
         joints = joints[:, [1, 0, 2]] * [1, -1, 1]  # turned by 90 degrees in the image
-    return [*joints, 0, 0, 4000]
+    return np.add(joints, [0.0, 0.0, 4000.0])
 
 
 @pytest.mark.parametrize("lie", [False, True])

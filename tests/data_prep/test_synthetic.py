@@ -460,7 +460,7 @@ def test_auto_goes_on_with_the_renderer_that_a_store_was_begun_with(tmp_path, mo
 
 
 def test_a_killed_worker_ends_in_one_line(tmp_path, monkeypatch):
-    (tmp_path / "killed.py").write_text("import os\n\ndef work(chunk):\n    os._exit(9)\n")
+    (tmp_path / "killed.py").write_text("import os\n\ndef work(chunk, advance):\n    os._exit(9)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(generate, "_work", importlib.import_module("killed").work)
     with pytest.raises(ValueError, match=r"was killed, perhaps for memory; .*fewer --jobs"):

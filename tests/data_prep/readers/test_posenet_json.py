@@ -78,7 +78,7 @@ def test_the_centre_as_translation_is_told_for_each_subject(
     assert "t of S5's cameras is read as −R·C" in said
     assert "t of S9's cameras is the camera's centre" in said
     assert_same_store(store_of(reader), two_direct)
-    with pytest.raises(ValueError, match="of the joints fall into the crop"):
+    with pytest.raises(ValueError, match="of the labelled joints falls into the image"):
         store_of(PosenetJsonReader(tree, translation="centre"), box="annotation")
 
 
