@@ -62,7 +62,8 @@ class H36mFetchReader:
     """The processed tree of h36m-fetch; a `Reader`.
 
     Args:
-        source: The folder `processed`, with S1/Directions-1/annot.h5 and so on.
+        source: The folder `processed`, with S1/Directions-1/annot.h5 and so on, or the one that
+            holds it.
         intrinsics: "human36m" takes the cameras of the release, with distortion; "estimated" the
             file's estimates, without.
 
@@ -80,7 +81,9 @@ class H36mFetchReader:
             raise ValueError(
                 f"intrinsics must be one of {', '.join(INTRINSICS)}, got {intrinsics!r}"
             )
-        self._source, self._intrinsics = Path(source), intrinsics
+        inner = Path(source) / "processed"
+        self._source = inner if inner.is_dir() else Path(source)
+        self._intrinsics = intrinsics
         self.notes: list[str] = []
         self.missing: list[str] = []
         folders = list(self._folders())

@@ -187,9 +187,13 @@ def _find_labels(source: Path) -> Path:
 
 
 def _find_images(labels: Path) -> Path:
-    """The folder `processed` near the label file."""
-    for folder in (labels.parent / "processed", labels.parent.parent / "processed"):
-        if folder.is_dir():
+    """The folder `processed` near the label file, or one there that holds its images itself."""
+    near = (labels.parent, labels.parent.parent)
+    for folder in near:
+        if (folder / "processed").is_dir():
+            return folder / "processed"
+    for folder in near:
+        if any(folder.glob("S*/*-*/imageSequence*")):
             return folder
     raise ValueError(f"no folder processed beside {labels}; name the images' folder with --images")
 

@@ -63,7 +63,9 @@ class MaskBoxes:
             with h5py.File(self.path, "r") as file:
                 references = file[VARIABLE][()].ravel()
                 for position in self.position:
-                    yield file[references[position]][()] if position < len(references) else None
+                    mask = file[references[position]] if position < len(references) else None
+                    is_there = mask is not None and not mask.attrs.get("MATLAB_empty", 0)
+                    yield mask[()] if is_there else None
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
                 f"mask file {self.path} cannot be read as MATLAB v7.3 with masks named {VARIABLE} "

@@ -198,9 +198,10 @@ def _frames(table: ElementTree.Element, path: Path) -> dict[Key, tuple[int, ...]
 def _image_sizes(
     rows: list[list[str]], subjects: tuple[int, ...], names: tuple[str, ...], path: Path
 ) -> dict[tuple[int, str], tuple[int, int]]:
-    """Width and height from the pairs "height width" of row 34."""
+    """Width and height from the pairs "height width" of row 34, told by its brackets."""
     found = {}
-    cells = rows[SIZES_ROW][-len(subjects) :] if len(rows) > SIZES_ROW else []
+    bracketed = [row for row in rows[1:] if row and row[-1].startswith("[")]
+    cells = bracketed[-1][-len(subjects) :] if bracketed else []
     for subject, text in zip(subjects, cells, strict=False):
         numbers = _numbers(text, f"S{subject} in row {SIZES_ROW} of <mapping>", path)
         if len(numbers) == 2 * NUM_CAMERAS:

@@ -19,6 +19,8 @@ class ArrayFacts:
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    is_fortran: bool = False
+    """Whether columns follow one another in the file: rows then cost the whole array."""
 
     @property
     def row_bytes(self) -> int:
@@ -43,6 +45,8 @@ def read_rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
         ValueError: Naming the file, if it is missing, damaged or without such rows.
     """
     with _member(path, name) as (stream, facts):
+        if facts.is_fortran:
+            return _by_columns(stream, facts)[start:stop]
         stream.seek(start * facts.row_bytes, 1)
         return _next_rows(stream, facts, stop - start)
 
@@ -54,6 +58,9 @@ def row_blocks(path: Path, name: str, *, num_rows: int = 65536) -> Iterator[np.n
         ValueError: As `read_rows`.
     """
     with _member(path, name) as (stream, facts):
+        if facts.is_fortran:
+            yield _by_columns(stream, facts)
+            return
         for start in range(0, facts.shape[0], num_rows):
             yield _next_rows(stream, facts, min(num_rows, facts.shape[0] - start))
 
@@ -63,6 +70,12 @@ def _next_rows(stream: IO[bytes], facts: ArrayFacts, count: int) -> np.ndarray:
     if len(data) != count * facts.row_bytes:
         raise ValueError("it ends too early")
     return np.frombuffer(data, facts.dtype).reshape(count, *facts.shape[1:])
+
+
+def _by_columns(stream: IO[bytes], facts: ArrayFacts) -> np.ndarray:
+    """All rows of an array that lies in the file column by column."""
+    turned = ArrayFacts(shape=facts.shape[::-1], dtype=facts.dtype)
+    return _next_rows(stream, turned, turned.shape[0]).transpose()
 
 
 @contextmanager
@@ -94,6 +107,6 @@ def _header(stream: IO[bytes], name: str) -> ArrayFacts:
     if read is None:
         raise ValueError(f"array {name} is of the unknown version {version}")
     shape, is_fortran, dtype = read(stream)
-    if dtype.hasobject or is_fortran or not shape:
+    if dtype.hasobject or not shape:
         raise ValueError(f"array {name} is not plain rows of numbers or texts")
-    return ArrayFacts(shape=tuple(shape), dtype=dtype)
+    return ArrayFacts(shape=tuple(shape), dtype=dtype, is_fortran=is_fortran)

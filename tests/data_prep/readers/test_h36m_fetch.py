@@ -197,6 +197,12 @@ def test_a_missing_image_is_named(tree, tmp_path):
         convert(H36mFetchReader(tree), tmp_path / "store")
 
 
+def test_the_folder_that_holds_processed_does_as_well(tree):
+    units = H36mFetchReader(tree.parent).units()
+    assert [unit.name for unit in units] == [unit.name for unit in H36mFetchReader(tree).units()]
+    assert not units[0].load().pictures.missing()
+
+
 def test_another_folder_is_refused_with_what_was_expected(tmp_path):
     with pytest.raises(ValueError, match="processed"):
         H36mFetchReader(tmp_path)

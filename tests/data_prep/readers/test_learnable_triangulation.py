@@ -184,6 +184,15 @@ def test_labels_without_an_image_are_left_out_and_counted(tree, store_of, tmp_pa
     }
 
 
+def test_images_may_lie_beside_extra_without_processed(tree):
+    expected = LearnableTriangulationReader(tree).units()
+    shutil.move(tree / "processed/S1", tree / "S1")
+    (tree / "processed").rmdir()
+    units = LearnableTriangulationReader(tree).units()
+    assert [unit.name for unit in units] == [unit.name for unit in expected]
+    assert not units[0].load().pictures.missing()
+
+
 def test_a_sequence_without_folder_is_missing(tree):
     shutil.rmtree(tree / "processed/S1/Greeting-2")
     reader = LearnableTriangulationReader(tree)

@@ -240,6 +240,16 @@ def test_a_compressed_file_reads_alike(tree):
         np.testing.assert_array_equal(unit.load().joints_camera_mm, joints)
 
 
+def test_arrays_that_lie_column_by_column_read_alike(tree):
+    expected = [unit.load() for unit in MmposeReader(tree).units()]
+    rewrite(tree / TRAIN, **dict.fromkeys(("center", "part", "S"), np.asfortranarray))
+    for unit, take in zip(MmposeReader(tree).units(), expected, strict=True):
+        found = unit.load()
+        np.testing.assert_array_equal(found.joints_camera_mm, take.joints_camera_mm)
+        np.testing.assert_array_equal(found.source_px, take.source_px)
+        np.testing.assert_array_equal(found.box_xywh_px, take.box_xywh_px)
+
+
 def test_a_split_may_be_alone_and_none_is_refused(tree, tmp_path):
     assert {unit.split for unit in MmposeReader(tree).units()} == {"train"}
     (tree / TRAIN).unlink()

@@ -345,6 +345,16 @@ def test_an_empty_mask_is_no_box(tiny_raw_tree, store_of):
         store_of(RawReader(tiny_raw_tree), box="mask")
 
 
+def test_an_empty_matrix_of_matlab_is_an_empty_mask(tiny_raw_tree, store_of):
+    with h5py.File(mask_path(tiny_raw_tree), "r+") as file:
+        del file["#refs#/000000"]
+        file["#refs#/000000"] = np.zeros(2, np.uint64)  # its shape, as MATLAB writes it
+        file["#refs#/000000"].attrs["MATLAB_empty"] = np.uint8(1)
+        file["Masks"][0, 0] = file["#refs#/000000"].ref
+    with pytest.raises(ValueError, match=r"mp4#0: has no mask box; choose --box joints"):
+        store_of(RawReader(tiny_raw_tree), box="mask")
+
+
 def test_masks_that_are_not_there_are_named(tiny_raw_tree, store_of):
     mask_path(tiny_raw_tree).unlink()
     with pytest.raises(ValueError, match=rf"ground_truth_bb/Greeting\.{CAMERA}\.mat is missing"):

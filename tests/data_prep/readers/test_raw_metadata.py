@@ -166,6 +166,12 @@ def test_a_missing_row_or_cell_of_the_mapping_is_named_when_it_is_needed(write):
     assert metadata.file_name((9, 6, 1)) == "Phoning 1"
 
 
+def test_a_missing_row_costs_no_image_size(write):
+    metadata = read_metadata(write(lambda text: drop_row(text, 4, 1)))
+    assert metadata.image_size_px(7, "55011271") == (1000, 1002)
+    assert metadata.image_size_px(9, "55011271") == (1000, 1000)
+
+
 def test_missing_frames_and_image_sizes_are_named_when_they_are_needed(write):
     path = write(lambda text: text.replace("[1385 1385 1385 1385 5532]", "[]"))
     with pytest.raises(ValueError, match=r"<frames> .* S1, action 2, subaction 1; take"):
