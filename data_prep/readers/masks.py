@@ -64,8 +64,10 @@ class MaskBoxes:
                 references = file[VARIABLE][()].ravel()
                 for position in self.position:
                     mask = file[references[position]] if position < len(references) else None
-                    is_there = mask is not None and not mask.attrs.get("MATLAB_empty", 0)
-                    yield mask[()] if is_there else None
+                    if mask is None or mask.attrs.get("MATLAB_empty", 0):
+                        yield None
+                    else:
+                        yield mask[()]
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
                 f"mask file {self.path} cannot be read as MATLAB v7.3 with masks named {VARIABLE} "
