@@ -105,8 +105,7 @@ def measure(config: RunConfig, store: Store, *, run: Path, seconds: float) -> di
     records = len(session.training)
 
     def backbone() -> None:
-        enabled = config.train.precision == "bf16"
-        with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=enabled):
+        with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.uses_bf16):
             predicted = session.network.regressor(images)
         (predicted.mean.sum() + predicted.scale.sum()).backward()
 

@@ -59,8 +59,10 @@ class TrainConfig:
     """Share of all steps, after the warm-up, over which μ goes over from ℓ1 to the likelihood."""
     location_scale: float = 0.05
     """Constant scale, in uvd, of the Laplace density whose ℓ1 moves μ in the warm-up and blend."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the backbone under autocast; heads, flow and likelihood stay in float32."""
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    """bf16 runs the backbone under autocast; heads, flow and likelihood stay in float32. auto takes
+    bf16 where the device computes in it and float32 elsewhere: emulated, bf16 is many times slower
+    than float32."""
     channels_last: bool = True
     """Memory layout of images and convolutions; the same numbers, faster on CPU and GPU."""
     ema_decay: float = 0.0

@@ -47,6 +47,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 itself, rather than by conversion to float32 and back."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.10
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def plain_batch(raw: RawBatch, data: DataConfig) -> TrainingBatch:
     """The upright nominal crops and their labels, without augmentation."""
     return make_batch(

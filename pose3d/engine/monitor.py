@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pose3d.data.augment import TrainingBatch
-from pose3d.engine.infer import crop_images, crop_pixels, evaluation_bones
+from pose3d.engine.infer import crop_images, crop_pixels, evaluation_bones, has_bf16
 from pose3d.engine.journal import Journal, prediction_figure
 from pose3d.engine.session import Session
 from pose3d.evaluation.predictions import Predictions
@@ -27,8 +27,14 @@ def greet(session: Session, journal: Journal, *, resume: bool, found: bool) -> N
         journal.say(f"resuming after step {progress.step} of {session.num_steps}")
     journal.say(
         f"{len(session.training)} training and {len(session.validation)} validation records, "
-        f"{session.steps_per_epoch} steps per epoch on {session.device}"
+        f"{session.steps_per_epoch} steps per epoch on {session.device} in "
+        f"{'bf16' if session.uses_bf16 else 'float32'}"
     )
+    if session.uses_bf16 and not has_bf16(session.device):
+        journal.say(
+            f"note: this {session.device.type} only emulates bf16, many times slower than float32; "
+            "train.precision=auto chooses by the device"
+        )
 
 
 def note_step(

@@ -23,7 +23,7 @@ from pose3d.engine.checkpoint import (
     restore_random_state,
 )
 from pose3d.engine.config import RunConfig, config_differences
-from pose3d.engine.infer import choose_device, mean_pose
+from pose3d.engine.infer import choose_device, has_bf16, mean_pose
 from pose3d.engine.optimise import StepGuard, WeightAverage, build_optimiser
 from pose3d.geometry.skeleton import skeleton_by_name
 from pose3d.model.flow import ResidualFlow
@@ -101,6 +101,12 @@ class Session:
     mean_pose_mm: Float[Tensor, "joints 3"]
     steps_per_epoch: int
     progress: Progress
+
+    @property
+    def uses_bf16(self) -> bool:
+        """Whether the backbone runs under autocast."""
+        precision = self.config.train.precision
+        return precision == "bf16" or (precision == "auto" and has_bf16(self.device))
 
     @property
     def judged_network(self) -> Network:

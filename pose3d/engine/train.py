@@ -212,8 +212,7 @@ def take_step(session: Session, batch: TrainingBatch) -> tuple[PoseDistribution,
     images = batch.images
     if config.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    is_mixed = config.precision == "bf16"
-    with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=is_mixed):
+    with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.uses_bf16):
         pose = session.network.regressor(images)
     parts = batch_loss(
         pose,
