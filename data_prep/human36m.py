@@ -6,6 +6,7 @@ the protocols as the named codes have them. Counts were computed from the length
 
 import csv
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -302,7 +303,11 @@ def protocol_by_name(name: str) -> BenchmarkProtocol:
 
 
 def expected_counts(
-    protocol: BenchmarkProtocol, *, is_shifted_kept: bool, has_unusable_video: bool = False
+    protocol: BenchmarkProtocol,
+    *,
+    is_shifted_kept: bool,
+    has_unusable_video: bool = False,
+    without: Set[tuple[int, int, int]] = frozenset(),
 ) -> dict[str, int] | None:
     """Images per split that the whole of Human3.6M has under a protocol.
 
@@ -310,6 +315,7 @@ def expected_counts(
         protocol: The protocol.
         is_shifted_kept: Whether S9's three shifted sequences take part.
         has_unusable_video: Whether S11's unusable video counts (poses alone need no video).
+        without: Subject, action, subaction of performances that do not count.
 
     Returns:
         Counts by split; None where they depend on how much people move, or on what the source
@@ -320,7 +326,7 @@ def expected_counts(
     counts = {"train": 0, "test": 0}
     for key, fact in sequences().items():
         split = protocol.split_of(fact.subject)
-        if split is None or (key in SHIFTED and not is_shifted_kept):
+        if split is None or key in without or (key in SHIFTED and not is_shifted_kept):
             continue
         cameras = [
             name

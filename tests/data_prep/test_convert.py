@@ -328,6 +328,21 @@ def test_counts_are_compared_for_the_whole_release_only():
     assert line.endswith("under full; 2 records were left out, see the manifest")
 
 
+def test_a_missing_performance_explains_the_difference():
+    keys = release_keys() - {(11, "Directions", 2)}  # as in VideoPose3D's files
+    counts = Counter(train=1_559_752, test=543_344)  # its published count
+    arguments = {"is_shifted_kept": True, "num_skipped": 0}
+    assert compare_counts(keys, PROTOCOLS["full"], counts, **arguments) == [
+        "train: 1559752 images, as all of Human3.6M has",
+        "test: 543344 images, 5475 fewer than the 548819 of all of Human3.6M under full; 5475 of "
+        "them are of S11 Directions, which is not there",
+    ]
+    fewer = Counter(train=1_559_752, test=543_343)
+    (_, line) = compare_counts(keys, PROTOCOLS["full"], fewer, **arguments)
+    assert "5476 fewer" in line
+    assert "5475 of them are of S11 Directions, which is not there; sequences are short" in line
+
+
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
 def test_a_part_must_be_one_of_n(text):
     with pytest.raises(ValueError, match="--shard must"):
