@@ -223,6 +223,10 @@ def rle_json(
     translation: Annotated[
         Translation, typer.Option(help="Reading of cam_param.t.")
     ] = Translation.auto,
+    detector_boxes: Annotated[
+        Path | None,
+        typer.Option(help="JSON of {image_id: file name, bbox} that replaces annotated boxes."),
+    ] = None,
 ) -> Reader:
     """Convert the annotation layout of the released RLE code; a stopped run goes on."""
     from data_prep.readers.rle_json import RleJsonReader
@@ -232,6 +236,7 @@ def rle_json(
         train_annotation=train_annotation,
         test_annotation=test_annotation,
         translation=translation.value,
+        detector_boxes=detector_boxes,
     )
 
 

@@ -24,7 +24,7 @@ import torch
 from data_prep.human36m import SUBJECTS, action_name
 from data_prep.people import camera_name_of, check_millimetres, decide_translation
 from data_prep.pictures import ImageFiles
-from data_prep.readers.files import read_json, sha256
+from data_prep.readers.files import read_boxes, sha256
 from data_prep.readers.posenet_labels import (
     CameraValues,
     SubjectLabels,
@@ -260,25 +260,3 @@ def _faulty_take(faults: tuple[tuple[str, str], ...]) -> Take:
         pictures=ImageFiles(folder=Path(), names=()),
         rejections=tuple(Rejection(name=name, reason=why, split="train") for name, why in faults),
     )
-
-
-def read_boxes(path: Path) -> dict[int | bytes, list[float]]:
-    """Boxes (left, top, width, height, pixels) by an image's id, or its file name in UTF-8.
-
-    Raises:
-        ValueError: Naming the file, if it is missing or of another layout.
-    """
-    content = read_json(path, name="file of boxes")
-    try:
-        found: dict[int | bytes, list[float]] = {}
-        for entry in content:
-            key, box = entry["image_id"], [float(value) for value in entry["bbox"]]
-            if len(box) != 4 or not min(box[2:]) > 0:
-                raise ValueError(f"bbox {box} of image {key} has no area")
-            found[key.encode() if isinstance(key, str) else int(key)] = box
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not of this layout ({type(error).__name__}: {error}); expected a list of "
-            '{"image_id": …, "bbox": [x, y, width, height]}'
-        ) from error
-    return found

@@ -3,6 +3,7 @@
     SOURCE/annotations/Sample_trainmin_train_Human36M_protocol_2.json   training set
     SOURCE/annotations/Sample_64_test_Human36M_protocol_2.json          test set
     SOURCE/images/<file_name>
+    SOURCE/annotations/<name>_protocol_2.json       boxes of a detector, if asked for
 
 Each file holds {"images": [...], "annotations": [...]}, paired by position. Read from an image:
 file_name, width, height, cam_param {R, t, f, c and, if there, k (k1 k2 k3), p (p1 p2)} and, if
@@ -16,7 +17,7 @@ the images, for the source as a whole.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import torch
 from data_prep.human36m import action_name
 from data_prep.people import camera_name_of, check_millimetres, decide_translation
 from data_prep.pictures import ImageFiles
-from data_prep.readers.files import float_array, read_json, sha256
+from data_prep.readers.files import float_array, read_boxes, read_json, sha256
 from data_prep.takes import LazyTake, Rejection, Take, human36m_unit_name
 from pose3d.data.store import INT32_MAX
 from pose3d.geometry.camera import Camera
@@ -65,6 +66,8 @@ class RleJsonReader:
         train_annotation: File name in annotations/; found by pattern if None.
         test_annotation: The same for the test set.
         translation: Reading of cam_param.t: "centre", "minus-rc" or "auto".
+        detector_boxes: JSON list of {image_id, bbox} whose boxes take the place of the annotated
+            ones where it has any; image_id is an image's file name.
 
     Raises:
         ValueError: If a file is missing or not of this layout.
@@ -82,6 +85,7 @@ class RleJsonReader:
         train_annotation: str | None = None,
         test_annotation: str | None = None,
         translation: str = "auto",
+        detector_boxes: Path | str | None = None,
     ) -> None:
         self._source = Path(source)
         self._paths = find_annotations(
@@ -95,8 +99,22 @@ class RleJsonReader:
             for split, path in self._paths.items()
             for image, annotation in load_pairs(path)
         ]
+        self._boxes_path = None if detector_boxes is None else Path(detector_boxes)
+        if self._boxes_path is not None:
+            self._put_boxes(self._boxes_path)
         labels = [item for item in self._items if isinstance(item, Label)]
         self._translation = self._decide(labels, asked=translation)
+
+    def _put_boxes(self, path: Path) -> None:
+        """Put a detector's boxes in the place of the annotated ones."""
+        boxes, count = read_boxes(path), 0
+        for row, item in enumerate(self._items):
+            if isinstance(item, Label) and (box := boxes.get(item.file_name.encode())):
+                self._items[row] = replace(item, box_xywh_px=np.array(box))
+                count += 1
+        if not count:
+            raise ValueError(f"{path} has no box of any image; image_id must be its file_name")
+        self.notes.append(f"boxes of {count} of {len(self._items)} records are those of {path}")
 
     def _decide(self, labels: Sequence[Label], *, asked: str) -> str:
         """The reading of cam_param.t for the source as a whole."""
@@ -122,6 +140,7 @@ class RleJsonReader:
         return {
             "annotations": {split: sha256(path) for split, path in self._paths.items()},
             "translation": self._translation,
+            **({"boxes": sha256(self._boxes_path)} if self._boxes_path else {}),
         }
 
     def units(self) -> list[LazyTake]:

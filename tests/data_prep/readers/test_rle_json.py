@@ -456,3 +456,19 @@ def test_real_photographs(real_data, tmp_path):
     nose = store.skeleton.index("Nose")
     without = (store.records.weight == 0).all(-1)
     assert without.sum() == without[:, nose].sum() == 24  # six frames of a lost nose, four cameras
+
+
+def test_boxes_of_a_detector_take_the_place_of_the_annotated_ones(lookalike, tmp_path):
+    take = RleJsonReader(lookalike.folder).units()[0].load()
+    name, box = take.pictures.names[0], [300.0, 310.0, 320.0, 330.0]
+    path = tmp_path / "boxes_protocol_2.json"
+    path.write_text(json.dumps([{"image_id": name, "bbox": box}]))
+    reader = RleJsonReader(lookalike.folder, detector_boxes=path)
+    found = reader.units()[0].load()
+    assert found.box_xywh_px[0].tolist() == box
+    np.testing.assert_array_equal(found.box_xywh_px[1:], take.box_xywh_px[1:])
+    assert any(f"are those of {path}" in note for note in reader.notes)
+    assert reader.identity() != RleJsonReader(lookalike.folder).identity()
+    path.write_text(json.dumps([{"image_id": "another.jpg", "bbox": box}]))
+    with pytest.raises(ValueError, match=r"boxes_protocol_2\.json has no box of any image"):
+        RleJsonReader(lookalike.folder, detector_boxes=path)
