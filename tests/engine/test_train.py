@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import pose3d
 from pose3d.data.store import open_store
+from pose3d.engine import monitor, session
 from pose3d.engine import train as train_module
 from pose3d.engine.checkpoint import load_checkpoint, save_checkpoint
 from pose3d.engine.config import load_config
@@ -394,6 +395,42 @@ def test_other_settings_train_too(dots, small, tmp_path, overrides):
     assert result.is_complete
     assert result.skipped_steps == 0
     assert math.isfinite(read_log(tmp_path / "run")[0]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "device_has_it", "expected"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+        ("bf16", False, torch.bfloat16),
+        ("float32", True, torch.float32),
+    ],
+)
+def test_auto_takes_bf16_where_the_device_has_it(
+    dots, small, tmp_path, monkeypatch, precision, device_has_it, expected
+):
+    for module in (session, monitor):
+        monkeypatch.setattr(module, "has_bf16", lambda device: device_has_it)
+    seen = []
+    original = torch.nn.functional.conv2d
+
+    def spy(images, *args):
+        result = original(images, *args)
+        seen.append(result.dtype)
+        return result
+
+    config = small("train.epochs=1", f"train.precision={precision}", "evaluate.validation_every=64")
+    monkeypatch.setattr(torch.nn.functional, "conv2d", spy)
+    fit(config, dots, tmp_path / "run")
+    assert seen[0] == expected  # the first convolution of the first step
+
+
+def test_bf16_that_a_device_only_emulates_is_told(dots, small, tmp_path, monkeypatch, capsys):
+    for module in (session, monitor):
+        monkeypatch.setattr(module, "has_bf16", lambda device: False)
+    config = small("train.epochs=1", "train.precision=bf16")
+    pose3d.train(config, store=dots, run=tmp_path / "run")
+    assert "only emulates bf16" in capsys.readouterr().out
 
 
 def test_the_gradient_is_clipped_as_a_whole(dots, small, tmp_path, monkeypatch):
