@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from data_prep.readers.files import image_size
 from data_prep.readers.flat_files import FlatPerson, FlatReader, FlatTable
 from data_prep.readers.joint_names import joint_of
-from pose3d.data.store import INT32_MAX
 from pose3d.geometry.skeleton import HUMAN36M_18
 
 COCO_JOINTS = (
@@ -102,7 +102,11 @@ def _lists(content: Any, path: Path) -> tuple[dict[Any, Any], list[Any]]:
         raise ValueError(f"{path} has the keys {sorted(content)[:8]}; {_EXPECTED}")
     if not annotations:
         raise ValueError(f"{path} has no annotations; a test set without labels cannot be used")
-    by_id = {image["id"]: image for image in images if isinstance(image, dict) and "id" in image}
+    by_id = {
+        image["id"]: image
+        for image in images
+        if isinstance(image, dict) and isinstance(image.get("id"), int | str)
+    }
     if len(by_id) != len(images):
         raise ValueError(f"{path}: {len(images) - len(by_id)} images lack an id of their own")
     return by_id, annotations
@@ -188,18 +192,11 @@ def _person(
         number=number,
         label=f"annotation {annotation.get('id', number)}",
         file=str(image["file_name"]),
-        image_size_px=_image_size(image),
+        image_size_px=image_size(image),
         joints_px=joints_px,
         visible=visible,
         box_xywh_px=_box(annotation),
     )
-
-
-def _image_size(image: Mapping) -> tuple[int, int]:
-    width, height = int(image["width"]), int(image["height"])
-    if not (0 < width <= INT32_MAX and 0 < height <= INT32_MAX):
-        raise ValueError(f"is of an image of {width}×{height} px, expected sizes above 0")
-    return width, height
 
 
 def _box(annotation: Mapping) -> np.ndarray:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from pose3d.data.store import INT32_MAX
+
 
 def read_json(path: Path, *, name: str = "file") -> Any:
     """The content of a JSON file.
@@ -68,6 +70,19 @@ def float_array(
     if finite and not np.isfinite(array).all():
         raise ValueError(f"{key} is not finite: {array.tolist()}")
     return array
+
+
+def image_size(image: Mapping) -> tuple[int, int]:
+    """Width and height that a record states, pixels.
+
+    Raises:
+        KeyError, TypeError: If it does not state them as numbers.
+        ValueError: If no image is of this size.
+    """
+    width, height = int(image["width"]), int(image["height"])
+    if not (0 < width <= INT32_MAX and 0 < height <= INT32_MAX):
+        raise ValueError(f"is of an image of {width}×{height} px, expected sizes above 0")
+    return width, height
 
 
 def read_boxes(path: Path) -> dict[int | bytes, list[float]]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from data_prep.human36m import action_name
-from data_prep.readers.files import float_array, read_json
+from data_prep.readers.files import float_array, image_size, read_json
 from data_prep.readers.rle_json import load_pairs
 from pose3d.data.store import INT32_MAX
 
@@ -147,7 +147,7 @@ class _Rows:
         visible = np.array(annotation.get("keypoints_vis", [True] * 17), bool)
         if visible.shape != (17,):
             raise ValueError(f"keypoints_vis has shape {visible.shape}, expected (17,)")
-        size = (int(image["width"]), int(image["height"]))
+        size = image_size(image)
         name = str(image["file_name"]).encode()
         row = (frame, int(image.get("id", -1)), size, box, visible, name)
         return (action, subaction, camera), row
@@ -195,11 +195,16 @@ def _read_records(path: Path, rows: _Rows) -> None:
         )
     by_image: dict[Any, Any] = {}
     for annotation in annotations:
-        key = annotation.get("image_id") if isinstance(annotation, Mapping) else None
+        key = _hashable(annotation.get("image_id")) if isinstance(annotation, Mapping) else None
         by_image[key] = None if key in by_image else annotation
     for image in images:
-        key = image.get("id") if isinstance(image, Mapping) else None
+        key = _hashable(image.get("id")) if isinstance(image, Mapping) else None
         rows.add(image, by_image.get(key))
+
+
+def _hashable(key: Any) -> Any:
+    """An id as JSON may have it; lists and objects are none."""
+    return None if isinstance(key, list | dict) else key
 
 
 def _read_pairs(

@@ -28,7 +28,7 @@ import torch
 from data_prep.human36m import action_name
 from data_prep.people import camera_name_of, check_millimetres, decide_translation
 from data_prep.pictures import ImageFiles
-from data_prep.readers.files import float_array, read_boxes, read_json, sha256
+from data_prep.readers.files import float_array, image_size, read_boxes, read_json, sha256
 from data_prep.takes import LazyTake, Rejection, Take, human36m_unit_name
 from pose3d.data.store import INT32_MAX
 from pose3d.geometry.camera import Camera
@@ -307,7 +307,7 @@ def parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
     return Label(
         file_name=str(image["file_name"]),
         split=split,
-        image_size_px=(int(image["width"]), int(image["height"])),
+        image_size_px=image_size(image),
         rotation=rotation,
         translation_mm=float_array(camera, "t", (3,)),
         focal_px=focal,

@@ -249,6 +249,14 @@ BAD_RECORDS = {
         edit("data", lambda c: c["images"][1].update(action_idx=1)),
         "action_idx 1 is unknown",
     ),
+    "width beyond 32 bits": (
+        edit("data", lambda c: c["images"][1].update(width=10**30)),
+        "is of an image of 10{30}×",
+    ),
+    "a list as image id": (
+        edit("data", lambda c: c["annotations"][1].update(image_id=[1])),
+        "has no annotation",
+    ),
     "flags of another count": (
         edit("data", lambda c: c["annotations"][1].update(keypoints_vis=[True])),
         r"keypoints_vis has shape \(1,\)",

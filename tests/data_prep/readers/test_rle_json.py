@@ -246,7 +246,11 @@ BAD_RECORDS = {
     "coordinate beyond floats": (lambda s: set_value(s, "bbox", [10**400, 0, 9, 9]), "too large"),
     "image without height": (
         lambda s: set_value(s, "height", 0, of="image"),
-        r"has 400×300 px, its annotation states 400×0 px",
+        r"is of an image of 400×0 px, expected sizes above 0",
+    ),
+    "width beyond 32 bits": (
+        lambda s: set_value(s, "width", 10**30, of="image"),
+        "is of an image of 10{30}×300 px",
     ),
 }
 
