@@ -190,7 +190,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{path} cannot be read ({reason}); it is damaged or cut off: process the performance "

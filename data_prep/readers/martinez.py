@@ -131,6 +131,8 @@ class MartinezReader:
                     camera, reading = _camera(file[entry], subject, expected, f"{path}: {entry}")
                     cameras[subject, expected] = camera
                     readings.add(reading)
+        if not cameras:
+            raise ValueError(f"{self.missing[-1]}, nor any other camera of the poses' subjects")
         self.notes += [f"{CAMERAS}: {reading}" for reading in sorted(readings)]
         return cameras
 

@@ -10,7 +10,7 @@ import pytest
 from data_prep.convert import convert
 from data_prep.lookalike.h36m_fetch import write_h36m_fetch
 from data_prep.lookalike.world import make_world
-from data_prep.readers.h36m_fetch import H36mFetchReader
+from data_prep.readers.h36m_fetch import H36mFetchReader, opened
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,12 @@ def test_a_damaged_file_is_one_line_and_the_rest_is_kept(tree, tmp_path, store_o
     store = store_of(H36mFetchReader(tree), on_error="skip")
     assert len(store.skipped) == 1
     assert set(store.records.action) == {"Photo"}
+
+
+def test_a_damaged_object_header_names_the_file(tree):
+    path = tree / "S1/Greeting-2/annot.h5"
+    with pytest.raises(ValueError, match=r"annot\.h5 cannot be read"), opened(path):
+        raise KeyError("Unable to synchronously open object")  # as h5py has it for damaged bytes
 
 
 def test_a_missing_image_is_named(tree, tmp_path):

@@ -189,3 +189,10 @@ def test_folders_of_something_else_are_refused(tree, tmp_path):
     poses_file(tree).rename(poses_file(tree).with_name("Dancing.h5"))
     with pytest.raises(ValueError, match=r"Dancing\.h5: S1 has no sequence 'Dancing'"):
         MartinezReader(tree)
+
+
+def test_a_file_without_any_camera_of_the_subjects_is_named(tree):
+    with h5py.File(tree / "h36m" / "cameras.h5", "r+") as file:
+        file.clear()
+    with pytest.raises(ValueError, match=r"cameras\.h5 has no subject11/camera4, nor any other"):
+        MartinezReader(tree)
