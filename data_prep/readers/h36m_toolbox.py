@@ -211,6 +211,7 @@ def _camera(entry: Mapping[str, Any], view: View, *, path: Path) -> Camera:
         principal_point_px=np.stack([values["cx"], values["cy"]]),
         radial=values["k"],
         tangential=values["p"],
+        documented=("camera from world", "the centre in mm"),
         name=name,
     )
     return camera

@@ -166,6 +166,7 @@ class LearnableTriangulationReader:
             principal_point_px=matrix[:2, 2],
             radial=distortion[[0, 1, 4]],
             tangential=distortion[[2, 3]],
+            documented=("camera from world", "−R·C in mm"),
             name=f"{self._path}, camera {view.camera_name} of S{view.subject}",
         )
         return camera.without_distortion() if self._tree.kind.is_undistorted else camera

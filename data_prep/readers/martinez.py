@@ -198,5 +198,6 @@ def _camera(group: h5py.Group, subject: int, expected: str, name: str) -> tuple[
         principal_point_px=arrays["c"],
         radial=arrays["k"],
         tangential=arrays["p"],
+        documented=("world from camera", "the centre in mm"),
         name=name,
     )

@@ -250,6 +250,7 @@ def _camera(cameras: dict[Any, Any], view: View, *, path: Path) -> Camera:
         principal_point_px=values["c"],
         radial=values["k"],
         tangential=values["p"],
+        documented=("world from camera", "the centre in m"),
         name=name,
     )
     return camera

@@ -16,6 +16,8 @@ MAX_TURN = 1e-3
 """By how much an entry of a rotation may differ from Human3.6M's own."""
 MAX_SHIFT_MM = 2.0
 """By how much a centre may differ from Human3.6M's own along an axis."""
+ROTATION_READINGS = ("camera from world", "world from camera")
+TRANSLATION_READINGS = ("the centre in mm", "the centre in m", "−R·C in mm", "−R·C in m")
 THINNING_STEPS = (2, 5, 10)
 THINNING_SLACK = 2.0
 """Frames by which a thinned-out sequence's length may differ from the poses over the step."""
@@ -105,13 +107,16 @@ def recognised_camera(
     principal_point_px: Float[np.ndarray, " 2"],
     radial: Float[np.ndarray, " 3"],
     tangential: Float[np.ndarray, " 2"],
+    documented: tuple[str, str],
     name: str,
 ) -> tuple[Camera, str]:
     """A camera of a file in the store's convention, whichever the file has.
 
     Human3.6M's cameras are known: of the rotation and its transpose (camera from world, world from
     camera), and of the translation as the centre C or −R·C, in millimetres or metres, that
-    reading is taken that stands where the subject's camera stood.
+    reading is taken that stands where the subject's camera stood. A camera whose rotation is none
+    of Human3.6M's (calibrated anew, or of other recordings in this layout) is read as the layout's
+    authors write it.
 
     Args:
         subject: Subject's number.
@@ -122,36 +127,41 @@ def recognised_camera(
         principal_point_px: cx, cy, pixels.
         radial: k1, k2, k3.
         tangential: p1, p2.
+        documented: How the layout's authors write rotation and translation: one of
+            `ROTATION_READINGS` and one of `TRANSLATION_READINGS`.
         name: What the camera is called in messages: file and entry.
 
     Returns:
         The camera, and how its rotation and translation were read.
 
     Raises:
-        ValueError: Naming the entry, if no reading stands where Human3.6M's camera stood.
+        ValueError: Naming the entry, if R is no rotation or another camera's, or the translation
+            is not that of Human3.6M's camera whose rotation it has.
     """
     known = subject_camera(subject, camera_name)
-    camera_from_world, turned = _nearest(
-        {"camera from world": rotation, "world from camera": rotation.T}, known.rotation.numpy()
-    )
-    if np.abs(camera_from_world - known.rotation.numpy()).max() > MAX_TURN:
-        raise ValueError(
-            f"{name}: neither R nor its transpose is the rotation of Human3.6M's camera "
-            f"{camera_name} for S{subject}; the file is of another data set or damaged"
-        )
+    rotations = dict(zip(ROTATION_READINGS, (rotation, rotation.T), strict=True))
+    camera_from_world, turned = _nearest(rotations, known.rotation.numpy())
+    is_known = np.abs(camera_from_world - known.rotation.numpy()).max() <= MAX_TURN
+    if not is_known:
+        _refuse_rotation(rotation, subject, camera_name, name=name)
+        turned = documented[0]
+        camera_from_world = np.asarray(rotations[turned], np.float64)
     centre = translation.reshape(3)
     minus_rc = -camera_from_world.T @ centre
-    centre_mm, placed = _nearest(
-        {
-            "the centre in mm": centre,
-            "the centre in m": 1000 * centre,
-            "−R·C in mm": minus_rc,
-            "−R·C in m": 1000 * minus_rc,
-        },
-        known.centre_world_mm.numpy(),
+    centres_mm = dict(
+        zip(
+            TRANSLATION_READINGS,
+            (centre, 1000 * centre, minus_rc, 1000 * minus_rc),
+            strict=True,
+        )
     )
+    if is_known:
+        centre_mm, placed = _nearest(centres_mm, known.centre_world_mm.numpy())
+    else:
+        placed = documented[1]
+        centre_mm = np.asarray(centres_mm[placed], np.float64)
     distance_mm = np.abs(centre_mm - known.centre_world_mm.numpy()).max()
-    if not distance_mm <= MAX_SHIFT_MM:
+    if is_known and not distance_mm <= MAX_SHIFT_MM:
         raise ValueError(
             f"{name}: as {placed}, the translation is {distance_mm:.0f} mm from where Human3.6M's "
             f"camera {camera_name} stood for S{subject}; the file is of another data set or damaged"
@@ -164,7 +174,32 @@ def recognised_camera(
         radial=radial,
         tangential=tangential,
     )
-    return camera, f"R is {turned}, the translation {placed}"
+    own = "" if is_known else " (not Human3.6M's camera: read as the layout is documented)"
+    return camera, f"R is {turned}, the translation {placed}{own}"
+
+
+def _refuse_rotation(
+    rotation: Float[np.ndarray, "3 3"], subject: int, camera_name: str, *, name: str
+) -> None:
+    """Refuse what cannot be the rotation of any camera of this name."""
+    is_rotation = (
+        np.isfinite(rotation).all()
+        and np.abs(rotation @ rotation.T - np.eye(3)).max() <= MAX_TURN
+        and np.linalg.det(rotation) > 0
+    )
+    if not is_rotation or np.abs(rotation - np.eye(3)).max() <= MAX_TURN:
+        raise ValueError(
+            f"{name}: neither R nor its transpose is the rotation of Human3.6M's camera "
+            f"{camera_name} for S{subject}, nor of any camera; the file is damaged"
+        )
+    for other in HUMAN36M_CAMERA_NAMES:
+        theirs = subject_camera(subject, other).rotation.numpy()
+        for reading in (rotation, rotation.T):
+            if np.abs(reading - theirs).max() <= MAX_TURN:
+                raise ValueError(
+                    f"{name}: R is the rotation of camera {other}, not of {camera_name}; cameras "
+                    "are in another order than their names"
+                )
 
 
 def _nearest(readings: dict[str, np.ndarray], wanted: np.ndarray) -> tuple[np.ndarray, str]:
