@@ -1,5 +1,6 @@
 """What layouts of 2-D labels have in common: annotation files, images, and who is left out."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ class FlatTable:
     num_annotations: int
 
 
-class FlatReader:
-    """A layout of 2-D labels in JSON files; a `Reader` once `_parse` is given.
+class FlatReader(ABC):
+    """A layout of 2-D labels in JSON files; a `Reader` once a layout says how one is parsed.
 
     Args:
         source: Folder with annotations and images, or an annotation file.
@@ -106,13 +107,13 @@ class FlatReader:
             self._parts.append(self._chosen(table, path, first_number=first_number))
             first_number += table.num_annotations
 
+    @abstractmethod
     def _parse(self, content: Any, path: Path) -> FlatTable:
         """The people of one file's content.
 
         Raises:
             ValueError: If it is not of this layout.
         """
-        raise NotImplementedError
 
     def _chosen(
         self, table: FlatTable, path: Path, *, first_number: int

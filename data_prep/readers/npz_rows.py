@@ -90,7 +90,7 @@ def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], ArrayFacts]]:
                 yield stream, _header(stream, name)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{path} cannot be read: {reason}; if it is damaged or cut off, fetch or make it again"

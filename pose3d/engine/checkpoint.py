@@ -181,6 +181,10 @@ def _damaged_part(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        RuntimeError,
+    ) as error:  # RuntimeError: encrypted, unknown packing
         return str(error)
     return None if part is None else f"checksum of {part} does not match"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 _DAMAGE = (
-    *(ValueError, TypeError, OSError, EOFError, KeyError, RuntimeError, NotImplementedError),
+    *(ValueError, TypeError, OSError, EOFError, KeyError, RuntimeError),
     *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, OverflowError),
     *(MemoryError, struct.error, lzma.LZMAError, RecursionError),
 )
