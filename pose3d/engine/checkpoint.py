@@ -181,10 +181,6 @@ def _damaged_part(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
-    except (
-        zipfile.BadZipFile,
-        EOFError,
-        RuntimeError,
-    ) as error:  # RuntimeError: encrypted, unknown packing
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:  # of unknown packing, too
         return str(error)
     return None if part is None else f"checksum of {part} does not match"
