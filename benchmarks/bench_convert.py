@@ -10,21 +10,18 @@ the machine disturbs less. JSON to stdout or a file.
 """
 
 import argparse
-import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from provenance import provenance, write_result
 
 from data_prep.convert import ConversionConfig, convert
 from data_prep.human36m import PROTOCOLS, expected_counts
@@ -91,18 +88,10 @@ def main() -> None:
                 trees[subject, times] = tree
         result = measure(trees, options)
     result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git_commit(),
-        "command": f"python benchmarks/bench_convert.py --poses {options.poses} "
-        f"--crf {options.crf} --crop-size {options.crop_size} --repeats {options.repeats}",
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f}",
+        **provenance(),
         **result,
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    write_result(result, options.out)
 
 
 def write_tree(tree: Path, subject: int, num_poses: int, *, crf: int) -> None:
@@ -216,12 +205,6 @@ def peak_of_convert(tree: Path, protocol: str, options: argparse.Namespace) -> f
         command = [sys.executable, "-c", RUN_AND_SAY_PEAK, str(peak), *arguments]
         subprocess.run(command, check=True, capture_output=True)
         return int(peak.read_text()) / 1024
-
-
-def git_commit() -> str:
-    """Short name of the commit that is checked out."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

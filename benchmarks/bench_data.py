@@ -8,19 +8,16 @@ alone: `warp_whole_batch` in one piece, `warp_cached` in pieces that fit a CPU's
 """
 
 import argparse
-import json
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from provenance import provenance, write_result
 
 from pose3d.data import augment
 from pose3d.data.augment import (
@@ -58,10 +55,8 @@ def main() -> None:
         path = options.store or write_random_store(
             Path(folder) / "store", size_px=round(MARGIN * options.input_size), count=256
         )
-        result = json.dumps(describe(options) | measure(path, options), indent=2)
-    print(result)
-    if options.out:
-        options.out.write_text(result + "\n")
+        result = describe(options) | measure(path, options)
+    write_result(result, options.out)
 
 
 def measure(path, options) -> dict:
@@ -237,33 +232,19 @@ def write_random_store(path: Path, *, size_px: int, count: int) -> Path:
     return path
 
 
-def processor_name() -> str:
-    """The CPU's own name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} x {len(names)}" if names else platform.processor() or platform.machine()
-
-
 def describe(options) -> dict:
     """Where, when, from which commit and how the numbers were made."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
     is_cuda = options.device.startswith("cuda")
-    return {
-        "benchmark": "data",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if is_cuda else processor_name(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "opencv": cv2.__version__,
-        "torch_threads": torch.get_num_threads(),
-        "loader_threads": options.loader_threads,
-        "input_size_px": options.input_size,
-    }
+    return provenance(
+        benchmark="data",
+        **({"device": torch.cuda.get_device_name()} if is_cuda else {}),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        opencv=cv2.__version__,
+        torch_threads=torch.get_num_threads(),
+        loader_threads=options.loader_threads,
+        input_size_px=options.input_size,
+    )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,13 @@ modules. JSON to stdout or a file.
 """
 
 import argparse
-import json
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from provenance import provenance, write_result
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -82,10 +79,7 @@ def main() -> None:
             name: measure_backbone(name, options) for name in options.backbones
         },
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    write_result(result, options.out)
 
 
 def measure_backbone(name: str, options: argparse.Namespace) -> dict[str, float]:
@@ -169,35 +163,17 @@ def operator_calls(step: Callable[[], None]) -> int:
 
 def describe(options: argparse.Namespace) -> dict[str, object]:
     """Where, when and how this was measured."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    ).stdout.strip()
     is_cuda = options.device.startswith("cuda")
-    return {
-        "benchmark": "model",
-        "device": torch.cuda.get_device_name() if is_cuda else processor(),
-        "torch_threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "command": " ".join(["python", "benchmarks/bench_model.py", *sys.argv[1:]]),
-        "input_size_px": options.input_size,
-        "batch_size": options.batch_size,
-        "residuals": [options.num_residuals, NUM_JOINTS],
-    }
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return provenance(
+        benchmark="model",
+        **({"device": torch.cuda.get_device_name()} if is_cuda else {}),
+        torch_threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        input_size_px=options.input_size,
+        batch_size=options.batch_size,
+        residuals=[options.num_residuals, NUM_JOINTS],
+    )
 
 
 if __name__ == "__main__":

@@ -11,18 +11,13 @@ floor; its drift is in millimetres per frame. Seconds are CPU time per motion.
 
 import argparse
 import itertools
-import json
 import math
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from provenance import provenance, write_result
 
 from data_prep.synthetic.body import Body, PosedSkeletons, load_body_model
 from data_prep.synthetic.limits import intersection_mm, limit_excess
@@ -41,7 +36,11 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, nargs="+", default=[1, 6, 9])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    result = describe(options)
+    result = provenance(
+        subjects=options.subjects,
+        motions=len(options.subjects) * 2 * len(ACTIONS),
+        frames_per_motion=options.frames,
+    )
     model = load_body_model()
     found: defaultdict[str, list[dict]] = defaultdict(list)
     for subject in options.subjects:
@@ -54,30 +53,7 @@ def main() -> None:
             found[action].append(judge(body, motion) | {"s": seconds})
     result["all"] = summary([one for many in found.values() for one in many])
     result["by_action"] = {action: summary(many) for action, many in found.items()}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
-
-
-def describe(options) -> dict:
-    """What ran where."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    return {
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "command": " ".join(["python", "benchmarks/bench_motion.py", *sys.argv[1:]]),
-        "load_average_before": round(os.getloadavg()[0], 2),
-        "subjects": options.subjects,
-        "motions": len(options.subjects) * 2 * len(ACTIONS),
-        "frames_per_motion": options.frames,
-    }
+    write_result(result, options.out)
 
 
 def judge(body: Body, motion: Motion) -> dict[str, np.ndarray]:

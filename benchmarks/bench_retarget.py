@@ -8,16 +8,12 @@ ankle does; the sole's depth is that of the lowest point of the skin, in every t
 """
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from provenance import provenance, write_result
 
 from data_prep.synthetic.body import Body, load_body_model
 from data_prep.synthetic.limits import intersection_mm
@@ -42,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     start = time.process_time()
     clips = load_clips(options.poses)
-    result = describe() | {"load_cpu_s": round(time.process_time() - start, 2)}
+    result = provenance() | {"load_cpu_s": round(time.process_time() - start, 2)}
     usable = cut_to_area(clips.usable())
     result["clips"] = {
         "all": {"clips": len(clips), "frames": clips.num_frames},
@@ -58,27 +54,7 @@ def main() -> None:
             "usable": measure(usable, body),
             "all": measure(cut_to_area(clips), body),
         }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
-
-
-def describe() -> dict:
-    """What ran where."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    return {
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "command": " ".join(["python", "benchmarks/bench_retarget.py", *sys.argv[1:]]),
-        "load_average_before": round(os.getloadavg()[0], 2),
-    }
+    write_result(result, options.out)
 
 
 def measure(clips, body) -> dict:

@@ -17,15 +17,13 @@ Measured inside the frame: PSNR and mean absolute difference to `ideal` in grey 
 
 import argparse
 import json
-import platform
-import subprocess
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from provenance import provenance
 
 from data_prep.convert import ConversionConfig, select_jobs
 from data_prep.crops import cut_crop
@@ -49,7 +47,9 @@ def main() -> None:
     frames = {"pattern": [zone_plate(seed) for seed in range(8)]}
     if options.source:
         frames["photographs"] = photographs(options.source, count=options.images)
-    result = describe() | {kind: compare(examples) for kind, examples in frames.items()}
+    result = provenance(opencv=cv2.__version__, input_px=INPUT_PX, margin=MARGIN) | {
+        kind: compare(examples) for kind, examples in frames.items()
+    }
     for kind in frames:
         print(markdown(kind, result[kind]))
     if options.out:
@@ -153,21 +153,6 @@ def quality(found: np.ndarray, ideal: np.ndarray, mask: np.ndarray) -> dict:
         "psnr_db": 10 * np.log10(255**2 / np.square(error).mean()),
         "mean_absolute_difference": np.abs(error).mean(),
         "detail": energy[0] / energy[1],
-    }
-
-
-def describe() -> dict:
-    """Where and when this was measured."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.machine()} CPU, one thread",
-        "opencv": cv2.__version__,
-        "input_px": INPUT_PX,
-        "margin": MARGIN,
     }
 
 

@@ -13,17 +13,15 @@ before), by one thread and by four. Seconds to write are given as well.
 
 import argparse
 import json
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import h5py
 import numpy as np
+from provenance import provenance
 
 
 def main() -> None:
@@ -42,13 +40,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             seconds, _ = timed(lambda write=write, folder=folder: write(Path(folder), images))
             rows.append(measure(name, reader(Path(folder)), order, images, write_s=seconds))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "device": f"{platform.machine()} CPU",
+        **provenance(),
         "images": options.images,
         "megabytes": sum(map(len, images)) / 1e6,
         "rows": rows,

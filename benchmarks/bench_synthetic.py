@@ -11,20 +11,16 @@ would draw.
 """
 
 import argparse
-import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
 import cv2
 import torch
+from provenance import provenance, write_result
 
 from data_prep.synthetic import drawing
 from data_prep.synthetic.generate import generate_synthetic
@@ -62,36 +58,14 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    result = describe(options)
+    result = provenance(crop_size_px=options.size, processes=options.jobs)
     for name in options.renderers:
         result[name] = {
             f"{per_take} images a take": whole(name, per_take, options)
             | {"stages_ms": stages(name, per_take, options)}
             for per_take in options.per_take
         }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
-
-
-def describe(options) -> dict:
-    """What ran where."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    return {
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "command": " ".join(["python", "benchmarks/bench_synthetic.py", *sys.argv[1:]]),
-        "load_average_before": round(os.getloadavg()[0], 2),
-        "crop_size_px": options.size,
-        "processes": options.jobs,
-    }
+    write_result(result, options.out)
 
 
 def whole(name: str, per_take: int, options) -> dict:

@@ -10,13 +10,13 @@ that bf16 and channels_last can be compared with float32 in rows.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from bench_data import MARGIN, describe, rate, write_random_store
+from provenance import write_result
 
 from pose3d.data.augment import RawBatch, draw_parameters, make_batch
 from pose3d.data.dataset import BatchLoader
@@ -72,21 +72,15 @@ def main() -> None:
     device = build_session(config, store, run=Path()).device
     options.device, options.loader_threads = str(device), config.data.num_threads
     options.input_size = config.data.input_size_px
-    result = json.dumps(
-        describe(options)
-        | {
-            "benchmark": "train",
-            "backbone": config.model.backbone,
-            "width_multiplier": config.model.width_multiplier,
-            "stored_size_px": store.header.crop_size_px,
-            "batch_size": config.train.batch_size,
-            "images_per_second": rows,
-        },
-        indent=2,
-    )
-    print(result)
-    if options.out:
-        options.out.write_text(result + "\n")
+    result = describe(options) | {
+        "benchmark": "train",
+        "backbone": config.model.backbone,
+        "width_multiplier": config.model.width_multiplier,
+        "stored_size_px": store.header.crop_size_px,
+        "batch_size": config.train.batch_size,
+        "images_per_second": rows,
+    }
+    write_result(result, options.out)
 
 
 def measure(config: RunConfig, store: Store, *, run: Path, seconds: float) -> dict[str, float]:
