@@ -530,7 +530,12 @@ def synthetic(
     )
     motions = None
     if poses is not None:
-        motions = ClipMotions(poses, seed=settings.seed, exclude_actions=exclude_action or ())
+        motions = ClipMotions(
+            poses,
+            seed=settings.seed,
+            exclude_actions=exclude_action or (),
+            split=settings.only_split,
+        )
         typer.echo(motions.report.text())
     digest = generate_synthetic(
         store,

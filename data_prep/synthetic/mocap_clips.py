@@ -237,7 +237,8 @@ def split_clips(clips: Clips, seed: int, *, test_share: float = 0.2) -> ClipSpli
     """Divide clips by recording: all pieces and copies of one recording fall on one side.
 
     Of every action with two recordings or more about `test_share` of the recordings, and at least
-    one, are for testing; an action with a single recording is for training.
+    one, are for testing; an action with a single recording is for training. Where no action has
+    two, as many of all recordings are for testing, whatever their action.
 
     Args:
         clips: What to divide.
@@ -245,24 +246,26 @@ def split_clips(clips: Clips, seed: int, *, test_share: float = 0.2) -> ClipSpli
         test_share: Wanted share of the recordings, in (0, 1).
 
     Raises:
-        ValueError: If the share is not in (0, 1), or if there is nothing to test on.
+        ValueError: If the share is not in (0, 1), or if there is only one recording.
     """
     if not 0.0 < test_share < 1.0:
         raise ValueError(f"test_share must be in (0, 1), got {test_share}")
+    recordings = _recordings(clips)
+    if len(recordings) < 2:
+        raise ValueError(
+            f"{len(clips)} clips of one recording cannot be divided between training and test; "
+            "give more recordings, or ask for images of one split alone (--test 0)"
+        )
     by_action: defaultdict[str, list[list[Clip]]] = defaultdict(list)
-    for group in _recordings(clips):
+    for group in recordings:
         by_action[group[0].action].append(group)
+    divided = [groups for _, groups in sorted(by_action.items()) if len(groups) > 1]
     rng = np.random.default_rng(seed)
     test: set[str] = set()
-    for _, groups in sorted(by_action.items()):
-        count = max(1, round(test_share * len(groups))) if len(groups) > 1 else 0
+    for groups in divided or [recordings]:
+        count = max(1, round(test_share * len(groups)))
         chosen = rng.permutation(len(groups))[:count]
         test.update(clip.name for number in chosen for clip in groups[number])
-    if not test:
-        raise ValueError(
-            f"the {len(clips)} clips cannot be split: every action has one recording only; "
-            "give more clips or let clips share an action"
-        )
     return ClipSplit(
         train=tuple(name for name in clips.names if name not in test),
         test=tuple(name for name in clips.names if name in test),

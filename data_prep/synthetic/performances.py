@@ -95,6 +95,7 @@ class ClipMotions:
         path: An NPZ, BVH or AMC file, or a folder of BVH and AMC files; see `load_clips`.
         seed: Decides which clips are for testing.
         exclude_actions: Actions that are left out.
+        split: The one split that all clips are for; they are divided if None.
 
     Attributes:
         report: Joint errors of the clips on their first performers.
@@ -104,19 +105,26 @@ class ClipMotions:
         FileNotFoundError: If there is nothing at the path.
     """
 
-    def __init__(self, path: Path, *, seed: int, exclude_actions: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        seed: int,
+        exclude_actions: Collection[str] = (),
+        split: str | None = None,
+    ) -> None:
         usable = load_clips(path).usable(exclude_actions=exclude_actions)
         clips = cut_to_area(usable)
-        split = split_clips(clips, seed)
+        named = _named_by_split(clips, seed=seed, split=split)
         self._clips: dict[tuple[int, str, int], Clip] = {}
         self._performances: dict[str, list[Performance]] = {
-            "train": self._cast(clips.named(split.train), SPLIT_SUBJECTS["train"]),
-            "test": self._cast(clips.named(split.test), SPLIT_SUBJECTS["test"]),
+            name: self._cast(clips.named(chosen), SPLIT_SUBJECTS[name]) if chosen else []
+            for name, chosen in named.items()
         }
         self.report = self._measure()
         self.description = (
-            f"motion capture {Path(path).name} ({_fingerprint(clips)}), {len(split.train)} clips "
-            f"to train and {len(split.test)} to test, joint error after retargeting "
+            f"motion capture {Path(path).name} ({_fingerprint(clips)}), {len(named['train'])} "
+            f"clips to train and {len(named['test'])} to test, joint error after retargeting "
             f"{self.report.mean_mm.mean():.1f} mm"
         )
 
@@ -167,6 +175,14 @@ class ClipMotions:
         if (subject, action, take) not in self._clips:
             raise ValueError(f"subject {subject} has no clip of action {action!r}, take {take}")
         return retarget(self._clips[subject, action, take], body).motion
+
+
+def _named_by_split(clips: Clips, *, seed: int, split: str | None) -> dict[str, tuple[str, ...]]:
+    """Names of the clips of each split, see `ClipMotions`."""
+    if split is not None:
+        return {name: tuple(clips.names) if name == split else () for name in SPLIT_SUBJECTS}
+    divided = split_clips(clips, seed)
+    return {"train": divided.train, "test": divided.test}
 
 
 def _fingerprint(clips: Clips) -> str:

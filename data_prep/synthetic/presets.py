@@ -16,6 +16,13 @@ class Settings:
     crop_size_px: int = 256
     seed: int = 0
 
+    @property
+    def only_split(self) -> str | None:
+        """The one split that has images; None if both have."""
+        if self.num_train and self.num_test:
+            return None
+        return "train" if self.num_train else "test"
+
 
 PRESETS: dict[str, Settings] = {
     # 150 takes of 5 subjects x 50 instants x 4 cameras; 60 takes of 2 other subjects x 17 x 4.

@@ -224,8 +224,16 @@ def test_a_split_depends_on_the_seed_and_on_nothing_else():
     assert len({split_clips(clips, seed).test for seed in range(10)}) > 5
 
 
+def test_recordings_of_as_many_actions_are_divided_all_the_same():
+    clips = Clips([clip(f"01_{n:02d}", seed=n, action=f"action {n}") for n in range(10)])
+    split = split_clips(clips, 0)
+    assert len(split.test) == 2  # a fifth
+    assert sorted(split.train + split.test) == sorted(clips.names)
+
+
 def test_a_split_with_nothing_to_test_on_is_refused():
-    with pytest.raises(ValueError, match="every action has one recording only"):
-        split_clips(Clips([clip("01_01"), clip("01_02", seed=1, action="sing")]), 0)
+    pieces = [clip("01_01/1", recording="01_01"), clip("01_01/2", seed=1, recording="01_01")]
+    with pytest.raises(ValueError, match=r"2 clips of one recording cannot be .* \(--test 0\)"):
+        split_clips(Clips(pieces), 0)
     with pytest.raises(ValueError, match="test_share must be in"):
         split_clips(many_clips(), 0, test_share=1.0)

@@ -140,6 +140,21 @@ def test_neither_subjects_nor_clips_are_in_both_splits(clip_motions):
         clip_motions.motion(body, 1, "fly", 1, rng=np.random.default_rng(0), num_frames=1)
 
 
+def test_a_lone_recording_serves_a_set_of_one_split(clips, monkeypatch, tmp_path):
+    monkeypatch.setattr(performances, "load_clips", lambda path: Clips([clips["recording 0"]]))
+    with pytest.raises(ValueError, match="one recording cannot be divided"):
+        ClipMotions(tmp_path / "clip.bvh", seed=0)
+    for split, subjects in (("train", {1, 5, 6, 7, 8}), ("test", {9, 11})):
+        motions = ClipMotions(tmp_path / "clip.bvh", seed=0, split=split)
+        other = {"train": "test", "test": "train"}[split]
+        assert motions.performances(other) == []
+        assert {p.subject for p in motions.performances(split)} <= subjects
+        assert len(motions.performances(split)) == PERFORMERS
+    assert Settings(num_train=3, num_test=0).only_split == "train"
+    assert Settings(num_train=0, num_test=2).only_split == "test"
+    assert Settings().only_split is None
+
+
 def test_a_store_from_clips_has_their_actions_and_says_how_well_they_fit(clip_motions, tmp_path):
     options = {"renderer": "numpy", "num_workers": 1, "progress": False, "crop_size_px": 64}
     path = tmp_path / "store"
