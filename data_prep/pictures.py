@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +113,7 @@ class VideoFrames:
     def __len__(self) -> int:
         return len(self.position)
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         """The file and the frame's number from 0, e.g. "S1/Videos/Directions 1.54138969.mp4#7"."""
         return tuple(f"{self.name}#{position}" for position in self.position)

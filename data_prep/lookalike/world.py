@@ -6,7 +6,7 @@ the same takes straight from memory.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import cv2
@@ -286,7 +286,7 @@ class PaintedFrames:
     def __len__(self) -> int:
         return len(self.frame)
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         """Names in Human3.6M's manner."""
         return tuple(

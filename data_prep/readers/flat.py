@@ -6,7 +6,7 @@ weight 1, d has weight 0 throughout.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class ImagesOfPeople:
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         """File and person, e.g. "000000391895.jpg#annotation 183126"."""
         return tuple(f"{file}#{label}" for file, label in zip(self.files, self.labels, strict=True))

@@ -94,9 +94,11 @@ def test_text_is_no_image(tmp_path, name):
 def test_frames_of_a_video_are_found_at_their_numbers(video):
     frames = frames_of(video, [0, 4, 5, 29])
     assert frames.names[1] == "Walking 1.mp4#4"
+    assert frames.names is frames.names, "every record of a long video asks for its own"
     found = [number_of(image) for image in frames.frames()]
     np.testing.assert_allclose(found, [0, 4, 5, 29], atol=0.4)
     later = frames.chosen(np.array([1, 3]))
+    assert later.names == ("Walking 1.mp4#4", "Walking 1.mp4#29")
     np.testing.assert_allclose([number_of(i) for i in later.frames()], [4, 29], atol=0.4)
 
 
