@@ -61,6 +61,8 @@ TWIST_HELPERS = {
     "l_hip_twist": "l_thigh",
     "r_hip_twist": "r_thigh",
 }
+STANDARD_LEG_MM = 850.0
+"""Legs of the body for which sizes that go with the body are given."""
 _DOWN = np.array([0.0, 0.0, -1.0])
 
 
@@ -185,6 +187,11 @@ class Body:
     def length_mm(self, bone: str) -> float:
         """Distance of a bone's head from its parent's."""
         return float(np.linalg.norm(self.offsets_mm[self.index[bone]]))
+
+    @cached_property
+    def leg_mm(self) -> float:
+        """Length of a straight leg, thigh and shank together."""
+        return self.length_mm("l_shank") + self.length_mm("l_foot")
 
     @cached_property
     def ankle_height_mm(self) -> float:

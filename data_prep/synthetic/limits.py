@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.synthetic.body import Body, PosedSkeleton, PosedSkeletons
+from data_prep.synthetic.body import STANDARD_LEG_MM, Body, PosedSkeleton, PosedSkeletons
 from data_prep.synthetic.rotations import dot, segment_gaps, twist_angle
 
 ELBOW_LIMIT_RAD = math.radians(148.0)
@@ -113,7 +113,7 @@ def _shoulder_excess(
 
 
 # A limb is a capsule: where it starts and ends (a blend of two points), and its radius relative
-# to the body's leg length of 850 mm.
+# to `STANDARD_LEG_MM`.
 _CAPSULES: dict[str, tuple[tuple[str, str, float], tuple[str, str, float], float]] = {
     "trunk": (("pelvis", "chest", 0.0), ("chest", "neck", 0.6), 100.0),
     "l_trunk": (("pelvis", "l_thigh", 0.55), ("chest", "l_upperarm", 0.5), 88.0),
@@ -205,7 +205,7 @@ def overlaps(body: Body, skeleton: PosedSkeleton | PosedSkeletons) -> Overlaps:
     names, blend, radii, pairs = _tables()
     points = np.stack([body.point_mm(skeleton, name) for name in names], axis=-2)
     starts, ends = blend[0] @ points, blend[1] @ points
-    size = (body.length_mm("l_shank") + body.length_mm("l_foot")) / 850.0
+    size = body.leg_mm / STANDARD_LEG_MM
     first, second = pairs[:, 0], pairs[:, 1]
     gaps = segment_gaps(
         starts[..., first, :], ends[..., first, :], starts[..., second, :], ends[..., second, :]

@@ -144,10 +144,9 @@ def write_score(
     body: Body, action: str, take: int, *, rng: np.random.Generator, end_s: float
 ) -> Score:
     """Write what somebody does until a time, in one of the takes 1 and 2 of an action."""
-    leg_mm = body.length_mm("l_shank") + body.length_mm("l_foot")
     start = AREA_CENTRE_MM + rng.uniform(-0.6, 0.6, size=2) * AREA_HALF_MM
     place = np.append(start, rng.uniform(0.0, 2.0 * math.pi))
-    score = Score(body=body, rng=rng, style=draw_style(rng, leg_mm), place=place)
+    score = Score(body=body, rng=rng, style=draw_style(rng, body.leg_mm), place=place)
     legs = ACTIONS[action].legs[take - 1]
     if "chair" in legs:
         place_seat(score)

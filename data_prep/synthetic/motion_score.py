@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 
-from data_prep.synthetic.body import Body
+from data_prep.synthetic.body import STANDARD_LEG_MM, Body
 from data_prep.synthetic.draft import outward_sign
 from data_prep.synthetic.motion import Seat
 from data_prep.synthetic.motion_curves import Channel, ease
@@ -87,7 +87,7 @@ class Score:
     @property
     def leg_mm(self) -> float:
         """Length of a straight leg."""
-        return self.body.length_mm("l_shank") + self.body.length_mm("l_foot")
+        return self.body.leg_mm
 
     def standing_mm(self, extension: float) -> float:
         """Height of the pelvis over straight legs times an extension."""
@@ -232,7 +232,7 @@ class Score:
         start_s, _, root = self.roots[-1]
         step_s = duration_s / num_steps
         sides = (first, "r" if first == "l" else "l")
-        size = self.leg_mm / 850.0
+        size = self.leg_mm / STANDARD_LEG_MM
         narrow = (0.3 * self.style.half_width_mm + 28.0 * size, 0.0, 0.6 * self.style.toe_out_rad)
         for i in range(num_steps):
             side = sides[i % 2]
@@ -248,7 +248,7 @@ class Score:
         self, side: str, target: Float[np.ndarray, "5"], lift_s: float, land_s: float
     ) -> None:
         """Swing a foot past the other one, which stands."""
-        size = self.leg_mm / 850.0
+        size = self.leg_mm / STANDARD_LEG_MM
         track, other = self.feet[side], self.feet["r" if side == "l" else "l"].place.value
         before, heading = track.place.value, self.root_at(np.array([0.5 * (lift_s + land_s)]))[0, 2]
         outward = outward_sign(side) * np.array([math.cos(heading), math.sin(heading)])

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from data_prep.synthetic.body import Body
+from data_prep.synthetic.body import STANDARD_LEG_MM, Body
 from data_prep.synthetic.draft import outward_sign
 from data_prep.synthetic.limits import KNEE_LIMIT_RAD, hip_angles
 from data_prep.synthetic.motion_curves import lower_envelope, smooth, smooth_noise
@@ -54,7 +54,7 @@ def solve_carried(
     channels = {name: channel.at(times_s) for name, channel in score.channels.items()}
     feet = {side: track.at(times_s) for side, track in score.feet.items()}
     ahead = apply(transposed(heading), feet["r"][0] - feet["l"][0])[:, 1]
-    scale = STRIDE_MM * score.leg_mm / 850.0
+    scale = STRIDE_MM * score.leg_mm / STANDARD_LEG_MM
     stride = np.clip(ahead / scale, -1.2, 1.2) * channels["load"]
     walking = smooth(np.hypot(*np.gradient(root[:, :2], axis=0).T) * 50.0, 0.15) / 800.0
     swing = stride * np.clip(walking, 0.0, 1.0)
@@ -152,7 +152,7 @@ def _highest(
     feet: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> Float[np.ndarray, " frames"]:
     """How high the pelvis may be for both feet to be reached, smooth in time."""
-    reach_mm = SUPPORT_REACH * (body.length_mm("l_shank") + body.length_mm("l_foot"))
+    reach_mm = SUPPORT_REACH * body.leg_mm
     limits = []
     for side, (ankle, _) in feet.items():
         hip = pelvis @ body.offsets_mm[body.index[f"{side}_thigh"]]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_prep.synthetic.body import STANDARD_LEG_MM
+
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
@@ -30,7 +32,7 @@ class Style:
 
 def draw_style(rng: np.random.Generator, leg_mm: float) -> Style:
     """Draw how somebody moves."""
-    size = leg_mm / 850.0
+    size = leg_mm / STANDARD_LEG_MM
     return Style(
         step_s=float(rng.uniform(0.48, 0.6) * math.sqrt(size)),
         step_mm=float(rng.uniform(440.0, 610.0) * size),

@@ -51,7 +51,7 @@ def retarget(clip: Clip, body: Body, *, frames_per_s: float = MOTION_FRAMES_PER_
         frames_per_s: Rate of the motion.
     """
     joints = resampled(clip, frames_per_s)
-    scale = (body.length_mm("l_shank") + body.length_mm("l_foot")) / clip.leg_mm
+    scale = body.leg_mm / clip.leg_mm
     joints = turned_about_z(joints, best_turn_rad(scale * joints[:, 0, :2]))
     joints = joints - [*middle_mm(joints[:, 0, :2]), 0.0]
     proportions = proportions_for(clip, body)

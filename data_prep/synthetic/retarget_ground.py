@@ -72,9 +72,8 @@ def place(
         leg_mm: Length of the clip's thigh and shank together.
         frames_per_s: Rate of the frames.
     """
-    own_leg = body.length_mm("l_shank") + body.length_mm("l_foot")
-    scale = own_leg / leg_mm
-    lift = np.array([0.0, 0.0, body.ankle_height_mm - ANKLE_HEIGHT_PER_LEG * own_leg])
+    scale = body.leg_mm / leg_mm
+    lift = np.array([0.0, 0.0, body.ankle_height_mm - ANKLE_HEIGHT_PER_LEG * body.leg_mm])
     clip = {side: scale * joints_mm[:, ankle] + lift for side, ankle in _ANKLE.items()}
     planted = {side: _planted(clip[side], body.ankle_height_mm, frames_per_s) for side in _ANKLE}
     root = scale * joints_mm[:, _NAME("Pelvis")] + lift

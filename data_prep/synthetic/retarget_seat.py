@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import binary_closing
 
-from data_prep.synthetic.body import Body, PosedSkeletons
+from data_prep.synthetic.body import STANDARD_LEG_MM, Body, PosedSkeletons
 from data_prep.synthetic.motion import Seat
 from data_prep.synthetic.retarget_ground import FLESH_MM, stretches
 
@@ -25,8 +25,7 @@ def seat_under(body: Body, skeleton: PosedSkeletons, frames_per_s: float) -> Sea
     Sitting is: thighs level, the pelvis still and well above the floor, feet near it.
     """
     root = skeleton.heads_mm[:, body.index["pelvis"]]
-    leg = body.length_mm("l_shank") + body.length_mm("l_foot")
-    is_sitting = root[:, 2] > LOWEST_PELVIS * leg
+    is_sitting = root[:, 2] > LOWEST_PELVIS * body.leg_mm
     if len(root) > 1:
         speed = np.linalg.norm(np.gradient(root, axis=0), axis=-1) * frames_per_s
         is_sitting &= speed < STILL_MM_PER_S
@@ -43,7 +42,7 @@ def seat_under(body: Body, skeleton: PosedSkeletons, frames_per_s: float) -> Sea
     frames = slice(*longest)
     back = np.median(skeleton.rotations[frames, body.index["pelvis"], :2, 1], axis=0)
     back /= np.linalg.norm(back)
-    flesh = FLESH_MM["pelvis"] * leg / 850.0
+    flesh = FLESH_MM["pelvis"] * body.leg_mm / STANDARD_LEG_MM
     height = float(np.percentile(root[frames, 2], 20)) - flesh
     return Seat(
         centre_mm=np.median(root[frames, :2], axis=0) - (SEAT_MM[1] / 2 - BEHIND_PELVIS_MM) * back,
