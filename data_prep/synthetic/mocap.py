@@ -12,6 +12,7 @@ from data_prep.synthetic.mocap_acclaim import read_amc, read_asf
 from data_prep.synthetic.mocap_bvh import read_bvh
 from data_prep.synthetic.mocap_clips import (
     ANKLE_HEIGHT_PER_LEG,
+    ANKLES,
     Clip,
     Clips,
     Joints,
@@ -143,8 +144,8 @@ def _unit_mm(leg: float, units_mm: tuple[float, ...], file: Path) -> float:
 
 def _z_up(joints_mm: Joints) -> Joints:
     """Turn the axis along which the head is above the ankles to z; y-up stays right-handed."""
-    head, ankles = HUMAN36M_17.index("Head"), [3, 6]
-    above = unit(joints_mm[:, head] - joints_mm[:, ankles].mean(axis=1)).mean(axis=0)
+    head = joints_mm[:, HUMAN36M_17.index("Head")]
+    above = unit(head - joints_mm[:, ANKLES].mean(axis=1)).mean(axis=0)
     axis = int(np.abs(above).argmax())
     up = np.zeros(3)
     up[axis] = np.sign(above[axis])
@@ -159,8 +160,7 @@ def _stand(clip: Clip) -> Clip:
         span = _arm_span(joints_mm[:2])
         if span[0] > WIDE_ARM_SPAN and span[0] - span[1] > SPAN_STEP:
             joints_mm = joints_mm[1:]
-    ankles = [HUMAN36M_17.index(name) for name in ("R_Ankle", "L_Ankle")]
-    standing = np.percentile(joints_mm[:, ankles, 2].min(axis=1), FLOOR_PERCENTILE)
+    standing = np.percentile(joints_mm[:, ANKLES, 2].min(axis=1), FLOOR_PERCENTILE)
     floor = standing - ANKLE_HEIGHT_PER_LEG * leg_length_mm(joints_mm)
     return replace(clip, joints_mm=joints_mm - [0.0, 0.0, floor])
 

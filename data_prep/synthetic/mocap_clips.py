@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from data_prep.synthetic.rotations import dot, unit
 from pose3d.geometry.skeleton import HUMAN36M_17
@@ -32,7 +32,8 @@ MOST_USUAL_MM_PER_S = 7000.0
 
 _HIPS = [HUMAN36M_17.index(name) for name in ("R_Hip", "L_Hip")]
 _KNEES = [HUMAN36M_17.index(name) for name in ("R_Knee", "L_Knee")]
-_ANKLES = [HUMAN36M_17.index(name) for name in ("R_Ankle", "L_Ankle")]
+ANKLES = [HUMAN36M_17.index(name) for name in ("R_Ankle", "L_Ankle")]
+"""Right and left ankle among the joints."""
 _SHOULDERS = [HUMAN36M_17.index(name) for name in ("R_Shoulder", "L_Shoulder")]
 _ELBOWS = [HUMAN36M_17.index(name) for name in ("R_Elbow", "L_Elbow")]
 _WRISTS = [HUMAN36M_17.index(name) for name in ("R_Wrist", "L_Wrist")]
@@ -83,12 +84,11 @@ class Clip:
 
         Who climbs, or sits with dangling legs, stands on something that an empty room has not.
         """
-        lowest = self.joints_mm[:, _ANKLES, 2].min(axis=1) / self.leg_mm
+        lowest = self.joints_mm[:, ANKLES, 2].min(axis=1) / self.leg_mm
         is_raised = lowest > ANKLE_HEIGHT_PER_LEG + RAISED_PER_LEG
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], is_raised, [False]]).astype(int)))
-        stretches = edges[1::2] - edges[::2]
-        long = stretches[stretches > LONGEST_FLIGHT_S * self.frames_per_s]
-        return float(long.sum() / self.num_frames)
+        lengths = [stop - start for start, stop in stretches(is_raised)]
+        longest = LONGEST_FLIGHT_S * self.frames_per_s
+        return sum(length for length in lengths if length > longest) / self.num_frames
 
     @cached_property
     def speeds_mm_per_s(self) -> Float[np.ndarray, " steps"]:
@@ -275,8 +275,14 @@ def split_clips(clips: Clips, seed: int, *, test_share: float = 0.2) -> ClipSpli
 def leg_length_mm(joints_mm: Joints) -> float:
     """Length of thigh and shank together; the median over frames, the mean of both legs."""
     thighs = np.linalg.norm(joints_mm[:, _KNEES] - joints_mm[:, _HIPS], axis=-1)
-    shanks = np.linalg.norm(joints_mm[:, _ANKLES] - joints_mm[:, _KNEES], axis=-1)
+    shanks = np.linalg.norm(joints_mm[:, ANKLES] - joints_mm[:, _KNEES], axis=-1)
     return float(np.median(thighs + shanks, axis=0).mean())
+
+
+def stretches(mask: Bool[np.ndarray, " frames"]) -> list[tuple[int, int]]:
+    """Runs of true frames, (start, stop)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _recordings(clips: Clips) -> list[list[Clip]]:

@@ -9,7 +9,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic.body import Body, PosedSkeletons
-from data_prep.synthetic.mocap_clips import ANKLE_HEIGHT_PER_LEG, Joints
+from data_prep.synthetic.mocap_clips import ANKLE_HEIGHT_PER_LEG, Joints, stretches
 from data_prep.synthetic.rotations import (
     Matrix,
     dot,
@@ -117,12 +117,6 @@ def _planted(
         if stop - start < LEAST_PLANTED_S * frames_per_s:
             still[start:stop] = False
     return still
-
-
-def stretches(mask: Bool[np.ndarray, " frames"]) -> list[tuple[int, int]]:
-    """Runs of true frames, (start, stop)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _held(

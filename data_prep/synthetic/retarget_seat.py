@@ -4,8 +4,9 @@ import numpy as np
 from scipy.ndimage import binary_closing
 
 from data_prep.synthetic.body import STANDARD_LEG_MM, Body, PosedSkeletons
+from data_prep.synthetic.mocap_clips import stretches
 from data_prep.synthetic.motion import Seat
-from data_prep.synthetic.retarget_ground import FLESH_MM, stretches
+from data_prep.synthetic.retarget_ground import FLESH_MM
 
 LEAST_SITTING_S = 1.0
 LEVEL_THIGH = 0.5
