@@ -23,8 +23,6 @@ FRAMES_PER_S = 50.0
 
 RAW_17 = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 """The 17 joints of `HUMAN36M_17` among the 32 of the release."""
-METRO_FROM_17 = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0)
-"""Order of metro and MeTRAbs: the pelvis last."""
 LEARNABLE_FROM_17 = (3, 2, 1, 4, 5, 6, 0, 7, 8, 10, 16, 15, 14, 11, 12, 13, 9)
 """Order of learnable-triangulation (MPII's 16 joints, then the nose)."""
 
