@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,28 +9,10 @@ import torch
 from jaxtyping import Float, UInt8
 
 from data_prep.people import People
-from data_prep.pictures import read_image
 from pose3d.data.store import StoreHeader, StoreRecord
 from pose3d.geometry.crop import crop_from_image, transform_points
 
 MIN_SHARE_IN_CROP = 0.5
-
-
-def read_frame(
-    path: Path, *, image_size_px: tuple[int, int]
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode a full image of known size, BGR as OpenCV has it.
-
-    Args:
-        path: The image file.
-        image_size_px: Width and height that the annotation states.
-
-    Raises:
-        ValueError: If the file is missing, truncated, no image, or of another size.
-    """
-    image = read_image(path)
-    check_size(image, image_size_px=image_size_px, name=f"image {path}")
-    return image
 
 
 def check_size(
@@ -113,15 +94,15 @@ def make_record(
     camera = take.camera[row] if take.camera.batch_shape else take.camera
     matrix = crop_map(people, row, header=header)
     joints = take.joints_camera_mm[row]
-    image_px = camera.camera_to_image(torch.from_numpy(joints))
+    image_px = people.image_px[row]
     counted = (people.weight[row] > 0).any(-1)
-    inside = ((image_px >= -0.5) & (image_px < torch.tensor(image_size_px) - 0.5)).all(-1).numpy()
+    inside = ((image_px >= -0.5) & (image_px < np.array(image_size_px) - 0.5)).all(-1)
     if not inside[counted].any():
         raise ValueError(
             "none of the labelled joints falls into the image; camera (its rotation and whether "
             "t is its centre, too) and joints must belong together"
         )
-    crop_px = transform_points(matrix, image_px).numpy()[counted]
+    crop_px = transform_points(matrix, torch.from_numpy(image_px)).numpy()[counted]
     share = (
         float(((crop_px >= -0.5) & (crop_px < size - 0.5)).all(-1).mean()) if len(crop_px) else 0.0
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
+from data_prep.bones import bone_lengths_mm
 from data_prep.boxes import person_squares
+from data_prep.conventions import share_in_view
 from data_prep.human36m import SHIFT_MM
 from data_prep.takes import Take
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera, human36m_intrinsics
@@ -30,6 +32,7 @@ class People:
 
     Attributes:
         take: The take, with its final camera and joints.
+        image_px: Joints in the full image, pixels; NaN for a frame whose labels cannot be used.
         weight: As `Take.weight`, 0 for implausible joints.
         visibility: 1 where a joint lies in the image and is not known to be hidden or wrong.
         square_box_px: Nominal person squares: centre x, centre y, side, pixels.
@@ -38,6 +41,7 @@ class People:
     """
 
     take: Take
+    image_px: Float[np.ndarray, "n joints 2"]
     weight: Float[np.ndarray, "n joints 3"]
     visibility: Bool[np.ndarray, "n joints"]
     square_box_px: Float[np.ndarray, "n 3"]
@@ -76,7 +80,8 @@ def people_of(
     has_depth = weight[..., 2] > 0
     plausible = np.ones(joints.shape[:2], bool)
     implausible: Counter[str] = Counter()
-    for row in np.flatnonzero(sound & _has_long_bone(joints, skeleton)):
+    has_long_bone = (bone_lengths_mm(joints, has_depth, skeleton) > MAX_BONE_MM).any(1)
+    for row in np.flatnonzero(sound & has_long_bone):
         plausible[row] = plausible_joints(joints[row], skeleton, counted=has_depth[row])
         implausible.update(skeleton.joint_names[j] for j in np.flatnonzero(~plausible[row]))
     size = take.image_size_px[:, None]
@@ -88,6 +93,7 @@ def people_of(
     )
     return People(
         take=take,
+        image_px=image_px,
         weight=weight * plausible[..., None],
         visibility=inside & usable & seen,
         square_box_px=squares,
@@ -197,10 +203,8 @@ def plausible_joints(
         skeleton: Their joint set.
         counted: Joints whose depth is known; bones of others say nothing.
     """
-    bones = np.array(skeleton.bones)
-    lengths = np.linalg.norm(joints_mm[bones[:, 0]] - joints_mm[bones[:, 1]], axis=-1)
-    is_long = (lengths > MAX_BONE_MM) & counted[bones].all(1)
-    long = [tuple(bone) for bone in bones[is_long].tolist()]
+    lengths_mm = bone_lengths_mm(joints_mm[None], counted[None], skeleton)[0]
+    long = [skeleton.bones[bone] for bone in np.flatnonzero(lengths_mm > MAX_BONE_MM)]
     plausible = np.ones(len(joints_mm), bool)
     while long:
         counts = np.bincount(np.ravel(long), minlength=len(joints_mm))
@@ -209,15 +213,6 @@ def plausible_joints(
         plausible[joint] = False
         long = [bone for bone in long if joint not in bone]
     return plausible
-
-
-def _has_long_bone(
-    joints_mm: Float[np.ndarray, "n joints 3"], skeleton: Skeleton
-) -> Bool[np.ndarray, " n"]:
-    """Frames with a bone longer than `MAX_BONE_MM`."""
-    bones = np.array(skeleton.bones)
-    lengths = np.linalg.norm(joints_mm[:, bones[:, 0]] - joints_mm[:, bones[:, 1]], axis=-1)
-    return (lengths > MAX_BONE_MM).any(1)
 
 
 def _bones_to_root(joint: int, skeleton: Skeleton) -> int:
@@ -232,7 +227,7 @@ def decide_translation(
     focal_px: Float[np.ndarray, "n 2"],
     principal_point_px: Float[np.ndarray, "n 2"],
     joints_world_mm: Float[np.ndarray, "n joints 3"],
-    image_size_px: Float[np.ndarray, "n 2"],
+    image_size_px: Int[np.ndarray, "n 2"],
     *,
     asked: str,
     name: str,
@@ -262,10 +257,13 @@ def decide_translation(
         return (asked if asked != "auto" else "centre"), f"{name} is read as asked for"
     turned = np.einsum("nij,nkj->nki", rotation, joints_world_mm)
     centred = np.einsum("nij,nkj->nki", rotation, joints_world_mm - translation_mm[:, None])
-    cameras = (focal_px[:, None], principal_point_px[:, None], image_size_px[:, None])
+    lens = Camera.from_parameters(focal_px=focal_px, principal_point_px=principal_point_px)
+    everything = np.ones(joints_world_mm.shape[:2], bool)
     share = {
-        "centre": _share_in_view(centred, *cameras),
-        "minus-rc": _share_in_view(turned + translation_mm[:, None], *cameras),
+        "centre": share_in_view(centred, lens, image_size_px, everything),
+        "minus-rc": share_in_view(
+            turned + translation_mm[:, None], lens, image_size_px, everything
+        ),
     }
     best = max(share, key=lambda reading: share[reading])
     found = f"centre C: {share['centre']:.0%}, −R·C: {share['minus-rc']:.0%} of the people in view"
@@ -277,16 +275,6 @@ def decide_translation(
     if best == "minus-rc":
         return best, f"{name} is read as −R·C, not as the camera's centre ({found})"
     return best, f"{name} is the camera's centre ({found})"
-
-
-def _share_in_view(
-    joints_mm: np.ndarray, focal_px: np.ndarray, point_px: np.ndarray, size_px: np.ndarray
-) -> float:
-    """Share of people wholly before the camera with most joints in the image (pinhole)."""
-    depth = joints_mm[..., 2:]
-    image_px = joints_mm[..., :2] / np.where(depth > 0, depth, np.nan) * focal_px + point_px
-    inside = ((image_px >= 0) & (image_px < size_px)).all(-1)
-    return float(((depth > 0).all((1, 2)) & (inside.mean(1) >= 0.5)).mean())
 
 
 def check_millimetres(joints_mm: Float[np.ndarray, "n joints 3"], *, name: str) -> None:

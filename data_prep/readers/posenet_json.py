@@ -155,7 +155,7 @@ class PosenetJsonReader:
             of_camera("focal_px"),
             of_camera("principal_point_px"),
             joints,
-            size.astype(np.float64),
+            size,
             asked=asked,
             name=name,
         )

@@ -128,7 +128,7 @@ class RleJsonReader:
             np.stack([label.focal_px for label in labels]),
             np.stack([label.principal_point_px for label in labels]),
             joints,
-            np.array([label.image_size_px for label in labels], np.float64),
+            np.array([label.image_size_px for label in labels]),
             asked=asked,
             name="cam_param.t",
         )

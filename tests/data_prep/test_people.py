@@ -300,7 +300,7 @@ def test_the_translation_that_puts_people_into_the_images_is_chosen(meant):
         np.full((3, 2), 1145.0),
         np.full((3, 2), 512.0),
         world,
-        np.full((3, 2), 1000.0),
+        np.full((3, 2), 1000),
     )
     found, why = decide_translation(*arguments, asked="auto", name="t")
     assert found == meant
