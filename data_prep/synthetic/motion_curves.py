@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 
-FRAMES_PER_S = 50.0
+from data_prep.human36m import FRAMES_PER_S
 
 
 def ease(phase: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:

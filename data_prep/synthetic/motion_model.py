@@ -9,16 +9,18 @@ into the body on the way is pushed out (`motion_repair`).
 
 import numpy as np
 
+from data_prep.human36m import FRAMES_PER_S
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.motion import Motion
 from data_prep.synthetic.motion_actions import ACTIONS, write_score
 from data_prep.synthetic.motion_arms import draw_arm_motion
-from data_prep.synthetic.motion_curves import FRAMES_PER_S
 from data_prep.synthetic.motion_repair import part_limbs
 from data_prep.synthetic.motion_solve import solve_carried
 
 LEAD_IN_S = (0.6, 4.0)
 """How much of a score is left out before the first frame, from and to."""
+MARGIN_FRAMES = 25
+"""More than is asked for, at both ends, so that smoothing over time has both of its sides."""
 
 
 def draw_motion(
@@ -46,14 +48,13 @@ def draw_motion(
     key = [*rng.integers(0, 2**32, size=4), list(ACTIONS).index(action), take]
     rng = np.random.default_rng(key)
     lead_s = float(rng.uniform(*LEAD_IN_S))
-    # A little more than asked for, so that smoothing over time has both of its sides.
-    times_s = lead_s + np.arange(-25, num_frames + 25) / FRAMES_PER_S
+    times_s = lead_s + np.arange(-MARGIN_FRAMES, num_frames + MARGIN_FRAMES) / FRAMES_PER_S
     score = write_score(body, action, take, rng=rng, end_s=float(times_s[-1]))
     carried = solve_carried(score, times_s, rng=rng)
     arms = draw_arm_motion(score, carried, times_s, ACTIONS[action].arms, rng=rng)
     local = carried.local | arms
     part_limbs(body, local, carried.root_mm)
-    kept = slice(25, 25 + num_frames)
+    kept = slice(MARGIN_FRAMES, MARGIN_FRAMES + num_frames)
     return Motion(
         local={name: turns[kept] for name, turns in local.items()},
         root_mm=carried.root_mm[kept],

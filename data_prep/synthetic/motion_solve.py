@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from data_prep.human36m import FRAMES_PER_S
 from data_prep.synthetic.body import STANDARD_LEG_MM, Body
 from data_prep.synthetic.draft import outward_sign
 from data_prep.synthetic.limits import KNEE_LIMIT_RAD, hip_angles
@@ -56,7 +57,7 @@ def solve_carried(
     ahead = apply(transposed(heading), feet["r"][0] - feet["l"][0])[:, 1]
     scale = STRIDE_MM * score.leg_mm / STANDARD_LEG_MM
     stride = np.clip(ahead / scale, -1.2, 1.2) * channels["load"]
-    walking = smooth(np.hypot(*np.gradient(root[:, :2], axis=0).T) * 50.0, 0.15) / 800.0
+    walking = smooth(np.hypot(*np.gradient(root[:, :2], axis=0).T) * FRAMES_PER_S, 0.15) / 800.0
     swing = stride * np.clip(walking, 0.0, 1.0)
     turns = _trunk_turns(channels, swing, times_s, rng)
     across = _across(score, times_s, feet, root, channels)

@@ -8,12 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
+from data_prep.human36m import FRAMES_PER_S
 from data_prep.synthetic.body import Body, load_body_model
 from data_prep.synthetic.mocap import load_clips
 from data_prep.synthetic.mocap_clips import Clip, Clips, split_clips
 from data_prep.synthetic.motion import Motion
 from data_prep.synthetic.motion_model import draw_motion
-from data_prep.synthetic.retarget import MOTION_FRAMES_PER_S, retarget
+from data_prep.synthetic.retarget import retarget
 from data_prep.synthetic.retarget_area import cut_to_area
 from data_prep.synthetic.retarget_report import RetargetingReport, retargeting_report
 from data_prep.synthetic.slots import Performance, model_performances
@@ -143,7 +144,7 @@ class ClipMotions:
                         subject=subject,
                         action=clip.action,
                         take=take,
-                        num_frames=int(clip.duration_s * MOTION_FRAMES_PER_S + 1e-6) + 1,
+                        num_frames=int(clip.duration_s * FRAMES_PER_S + 1e-6) + 1,
                     )
                 )
         return performances

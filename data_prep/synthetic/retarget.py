@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from data_prep.human36m import FRAMES_PER_S
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.limits import limit_excess
 from data_prep.synthetic.mocap_clips import Clip
@@ -24,8 +25,6 @@ from data_prep.synthetic.retarget_pose import (
     turned_about_z,
 )
 from data_prep.synthetic.retarget_seat import seat_under
-
-MOTION_FRAMES_PER_S = 50.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +41,7 @@ class Retargeted:
     """By how much the clip's poses exceed the joint limits of `limits`, in sum."""
 
 
-def retarget(clip: Clip, body: Body, *, frames_per_s: float = MOTION_FRAMES_PER_S) -> Retargeted:
+def retarget(clip: Clip, body: Body, *, frames_per_s: float = FRAMES_PER_S) -> Retargeted:
     """Move a body as a clip moves.
 
     Args:
