@@ -99,7 +99,7 @@ class ClipMotions:
         split: The one split that all clips are for; they are divided if None.
 
     Attributes:
-        report: Joint errors of the clips on their first performers.
+        report: Joint errors of each clip on the last of its performers.
 
     Raises:
         ValueError: If a file is damaged or unsuitable, or too few clips are left to be divided.
@@ -153,9 +153,9 @@ class ClipMotions:
         """Retarget every clip once."""
         model = load_body_model()
         bodies = {subject: Body(model, **shape) for subject, shape in PHENOTYPES.items()}
-        first = {clip.name: (clip, subject) for (subject, _, _), clip in self._clips.items()}
+        last = {clip.name: (clip, subject) for (subject, _, _), clip in self._clips.items()}
         return retargeting_report(
-            retarget(clip, bodies[subject]) for clip, subject in first.values()
+            retarget(clip, bodies[subject]) for clip, subject in last.values()
         )
 
     def performances(self, split: str) -> list[Performance]:
