@@ -31,11 +31,12 @@ class Draft:
         """A number between two."""
         return float(self.rng.uniform(low, high))
 
-    def choose(self, mixture: Mixture) -> str:
-        """One name of a mixture."""
-        names = list(mixture)
-        shares = np.cumsum([mixture[name] for name in names])
-        return names[int(np.searchsorted(shares, self.rng.random() * shares[-1], side="right"))]
+
+def choose(mixture: Mixture, rng: np.random.Generator) -> str:
+    """Draw one name of a mixture."""
+    shares = np.cumsum(list(mixture.values()))
+    place = int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))
+    return list(mixture)[place]
 
 
 def outward_sign(side: str) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.synthetic.body import Body
-from data_prep.synthetic.draft import Mixture
+from data_prep.synthetic.draft import Mixture, choose
 from data_prep.synthetic.motion_legs import LEGS
 from data_prep.synthetic.motion_score import AREA_CENTRE_MM, AREA_HALF_MM, TRUNK, Score
 from data_prep.synthetic.motion_seats import place_seat
@@ -26,7 +26,6 @@ LEGS_S: dict[str, tuple[float, float]] = {
 }
 """How long legs stay with one thing, from and to."""
 
-_FREE: Mixture = {"hang": 0.5, "gesture": 0.25, "hip": 0.1, "front": 0.15}
 _DOWN_ARMS: dict[str, Mixture] = {
     "rise": {"pick": 0.4, "hang": 0.3, "front": 0.3},
     "lower": {"pick": 0.5, "front": 0.5},
@@ -152,9 +151,8 @@ def write_score(
         place_seat(score)
     score.advance(0.5)
     score.span(0.0, "stand")
-    names, shares = list(legs), np.array(list(legs.values()))
     while score.now_s < end_s:
-        name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
+        name = choose(legs, rng)
         LEGS[name](score, float(rng.uniform(*LEGS_S[name])))
     _look_around(score, ACTIONS[action].gaze_deg)
     return score

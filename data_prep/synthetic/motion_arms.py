@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_prep.synthetic.arms import FREE_ARM
-from data_prep.synthetic.draft import Draft, Mixture, outward_sign
+from data_prep.synthetic.draft import Mixture, choose, outward_sign
 from data_prep.synthetic.motion_arm_poses import (
     WAY_PHASES,
     ArmJudge,
@@ -156,15 +156,15 @@ class ArmPlan:
 
     def _choose(self, mixture: Mixture, legs: str) -> dict[str, str]:
         """Draw what the left and the right arm do."""
-        draft = Draft(body=self.score.body, rng=self.score.rng)
-        name, busy = draft.choose(mixture), self.score.style.hand
+        rng, busy = self.score.rng, self.score.style.hand
+        name = choose(mixture, rng)
         free = "r" if busy == "l" else "l"
         if name.startswith("two_"):
             names = {"l": name, "r": name}
         elif name.startswith("one:"):
-            names = {busy: name.removeprefix("one:"), free: draft.choose(FREE_ARM)}
+            names = {busy: name.removeprefix("one:"), free: choose(FREE_ARM, rng)}
         else:
-            other = name if self.score.rng.random() < 0.7 else draft.choose(mixture)
+            other = name if rng.random() < 0.7 else choose(mixture, rng)
             names = {busy: name, free: name if other.startswith(("two_", "one:")) else other}
         return {side: SEATED.get(legs, {}).get(name, name) for side, name in names.items()}
 
