@@ -38,17 +38,42 @@ CAMERAS = [
 DISTORTION = {"k": [-0.2, 0.24, -0.003], "p": [-0.0014, -0.001]}
 
 
-def project(joints_world_mm, camera, *, distorted):
-    """Human3.6M's camera as its documentation writes it, in plain NumPy."""
-    x, y, z = camera["rotation"] @ (joints_world_mm - camera["centre"]).T
+def lens_px(joints_camera_mm, *, focal_px, principal_point_px, radial, tangential):
+    """Human3.6M's camera as its documentation writes it, in plain NumPy.
+
+    Joints (..., J, 3) by one camera, whose numbers have no batch axes, or by one camera each.
+    """
+    x, y, z = np.moveaxis(np.asarray(joints_camera_mm, float), -1, 0)
     x, y = x / z, y / z
-    if distorted:
-        (k1, k2, k3), (p1, p2) = DISTORTION["k"], DISTORTION["p"]
-        r2 = x * x + y * y
-        factor = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3 + p1 * y + p2 * x
-        x, y = x * factor + p2 * r2, y * factor + p1 * r2
-    (fx, fy), (cx, cy) = camera["f"], camera["c"]
-    return np.stack([fx * x + cx, fy * y + cy], axis=-1)
+    k1, k2, k3 = np.moveaxis(np.asarray(radial), -1, 0)[..., None]
+    p1, p2 = np.moveaxis(np.asarray(tangential), -1, 0)[..., None]
+    r2 = x * x + y * y
+    factor = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3 + p1 * y + p2 * x
+    bent = np.stack([x * factor + p2 * r2, y * factor + p1 * r2], axis=-1)
+    focal, point = np.asarray(focal_px), np.asarray(principal_point_px)
+    return bent * focal[..., None, :] + point[..., None, :]
+
+
+@pytest.fixture(scope="session")
+def seen_px():
+    """Joints in the frame of a `Camera` to pixels of its full image, without the camera's code."""
+
+    def project_by_hand(joints_camera_mm, camera):
+        names = ("focal_px", "principal_point_px", "radial", "tangential")
+        return lens_px(joints_camera_mm, **{name: getattr(camera, name).numpy() for name in names})
+
+    return project_by_hand
+
+
+def project(joints_world_mm, camera, *, distorted):
+    """Pixels of the look-alike's cameras."""
+    return lens_px(
+        (joints_world_mm - camera["centre"]) @ camera["rotation"].T,
+        focal_px=camera["f"],
+        principal_point_px=camera["c"],
+        radial=DISTORTION["k"] if distorted else np.zeros(3),
+        tangential=DISTORTION["p"] if distorted else np.zeros(2),
+    )
 
 
 class Lookalike:

@@ -12,6 +12,8 @@ from data_prep.lookalike.world import WorldReader, make_world
 from pose3d.data.store import open_store
 
 CROP_SIZE_PX = 96
+TREE = "processed"
+"""Readers that take the folder above a tree as well know it by this name."""
 NEAR_MM = 0.01
 NEAR_PX = 0.01
 NEAR_GREY = 6.0
@@ -27,25 +29,17 @@ def place(store, row):
     )
 
 
-def projected_px(store, rows):
-    """Joints of records in their crops, by the camera's own formula written out in NumPy."""
-    records, cameras = store.records, store.cameras
-    camera = cameras[torch.from_numpy(records.camera_index[rows])]
-    x, y, z = np.moveaxis(records.joints_camera_mm[rows].astype(np.float64), -1, 0)
-    x, y = x / z, y / z
-    k1, k2, k3 = camera.radial.numpy().T[..., None]
-    p1, p2 = camera.tangential.numpy().T[..., None]
-    r2 = x * x + y * y
-    factor = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3 + p1 * y + p2 * x
-    rays = np.stack([x * factor + p2 * r2, y * factor + p1 * r2], axis=-1)
-    focal, point = camera.focal_px.numpy(), camera.principal_point_px.numpy()
-    image_px = rays * focal[:, None] + point[:, None]
+def crop_px(store, rows, seen_px):
+    """Joints of records in their crops."""
+    records = store.records
+    camera = store.cameras[torch.from_numpy(records.camera_index[rows])]
+    image_px = seen_px(records.joints_camera_mm[rows], camera)
     matrix = records.store_from_image[rows]
     return np.einsum("nij,nkj->nki", matrix[:, :2, :2], image_px) + matrix[:, None, :2, 2]
 
 
 @pytest.fixture(scope="session")
-def assert_same_store():
+def assert_same_store(seen_px):
     """Hold a store against the direct one of the same world: labels, places, cameras, images."""
 
     def check(found, direct, *, whole=True, extrinsics=True, boxes=True, near_mm=NEAR_MM):
@@ -73,7 +67,7 @@ def assert_same_store():
             ]
             np.testing.assert_allclose(*world, atol=max(near_mm, 0.02))
         if boxes:
-            crops = [projected_px(found, own), projected_px(direct, same)]
+            crops = [crop_px(found, own, seen_px), crop_px(direct, same, seen_px)]
             np.testing.assert_allclose(*crops, atol=NEAR_PX)
             np.testing.assert_allclose(
                 found.records.box_image_px, direct.records.box_image_px[same], atol=0.05
@@ -178,3 +172,31 @@ def few():
 def few_direct(few, tmp_path_factory):
     """The store that every look-alike of them must give, with boxes of the joints."""
     return direct_store(few, tmp_path_factory.mktemp("few") / "store")
+
+
+@pytest.fixture(scope="module")
+def whole_tree(world, write_tree, tmp_path_factory):
+    """All frames of the world as the module's `write_tree` lays them out; not to be changed."""
+    folder = tmp_path_factory.mktemp("whole") / TREE
+    write_tree(world, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_tree(tiny_world, write_tree, tmp_path_factory):
+    """The tiny world as the module's `write_tree` lays it out; not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny") / TREE
+    write_tree(tiny_world, folder)
+    return folder
+
+
+@pytest.fixture
+def tree(tiny_tree, tmp_path):
+    """A copy of the tiny tree that a test may damage."""
+    return shutil.copytree(tiny_tree, tmp_path / TREE)
+
+
+@pytest.fixture(scope="module")
+def tiny_direct(tiny_world, tmp_path_factory):
+    """The store that every look-alike of the tiny world must give, with boxes of the joints."""
+    return direct_store(tiny_world, tmp_path_factory.mktemp("tiny") / "store")

@@ -14,25 +14,9 @@ from data_prep.readers.h36m_fetch import H36mFetchReader, opened
 
 
 @pytest.fixture(scope="module")
-def whole_tree(world, tmp_path_factory):
-    """All frames of the world."""
-    folder = tmp_path_factory.mktemp("h36m-fetch") / "processed"
-    write_h36m_fetch(world, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny_tree(tiny_world, tmp_path_factory):
-    """Two performances of one subject before one camera."""
-    folder = tmp_path_factory.mktemp("h36m-fetch") / "processed"
-    write_h36m_fetch(tiny_world, folder)
-    return folder
-
-
-@pytest.fixture
-def tree(tiny_tree, tmp_path):
-    """A copy of the small one that a test may damage."""
-    return shutil.copytree(tiny_tree, tmp_path / "processed")
+def write_tree():
+    """Writes a world in this layout."""
+    return write_h36m_fetch
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +53,20 @@ def test_a_tree_is_thinned_out_by_default_if_it_holds_the_frames_for_it(whole_tr
     assert H36mFetchReader(tree).default_protocol == "full"
 
 
-def test_own_labels_lie_where_the_joints_are_projected(whole_tree):
+def test_own_labels_lie_where_the_joints_are_projected(whole_tree, seen_px):
     for unit in H36mFetchReader(whole_tree).units():
         take = unit.load()
-        x, y, z = np.moveaxis(take.joints_camera_mm, -1, 0)
-        focal, point = take.camera.focal_px.numpy(), take.camera.principal_point_px.numpy()
-        pinhole_px = np.stack([x / z, y / z], -1) * focal + point
-        distance_px = np.linalg.norm(take.source_px - pinhole_px, axis=-1)
-        assert distance_px.max() < 25  # the lens
+        image_px = seen_px(take.joints_camera_mm, take.camera)
+        np.testing.assert_allclose(take.source_px, image_px, atol=0.01)
         assert take.camera.radial.abs().max() > 0.1
 
 
-def test_estimated_intrinsics_have_no_distortion_and_stay_near(whole_tree):
+def test_estimated_intrinsics_have_no_distortion_and_stay_near(whole_tree, seen_px):
     for unit in H36mFetchReader(whole_tree, intrinsics="estimated").units():
         take = unit.load()
         assert not take.camera.radial.any()
         assert not take.camera.tangential.any()
-        x, y, z = np.moveaxis(take.joints_camera_mm, -1, 0)
-        focal, point = take.camera.focal_px.numpy(), take.camera.principal_point_px.numpy()
-        image_px = np.stack([x / z, y / z], -1) * focal + point
+        image_px = seen_px(take.joints_camera_mm, take.camera)
         assert np.median(np.linalg.norm(take.source_px - image_px, axis=-1)) < 3
 
 

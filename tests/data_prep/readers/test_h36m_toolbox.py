@@ -3,7 +3,6 @@
 import copy
 import os
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -18,25 +17,9 @@ LABELS = "annot/h36m_train.pkl"
 
 
 @pytest.fixture(scope="module")
-def whole_tree(world, tmp_path_factory):
-    """All frames of the world."""
-    folder = tmp_path_factory.mktemp("h36m-toolbox")
-    write_h36m_toolbox(world, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny_tree(tiny_world, tmp_path_factory):
-    """Two performances of one subject before one camera."""
-    folder = tmp_path_factory.mktemp("h36m-toolbox")
-    write_h36m_toolbox(tiny_world, folder)
-    return folder
-
-
-@pytest.fixture
-def tree(tiny_tree, tmp_path):
-    """A copy of the small one that a test may damage."""
-    return shutil.copytree(tiny_tree, tmp_path / "tree")
+def write_tree():
+    """Writes a world in this layout."""
+    return write_h36m_toolbox
 
 
 def rewrite(folder, change):
@@ -68,10 +51,11 @@ def test_boxes_are_two_metres_at_the_depth_of_the_root(whole_tree):
     np.testing.assert_allclose(take.box_xywh_px[:, :2] + size_px / 2, middle, atol=1e-3)
 
 
-def test_own_labels_lie_where_the_joints_are_projected(whole_tree):
-    take = H36mToolboxReader(whole_tree).units()[0].load()
-    projected = take.camera.camera_to_image(take.camera.radial.new_tensor(take.joints_camera_mm))
-    np.testing.assert_allclose(take.source_px, projected, atol=1e-3)
+def test_own_labels_lie_where_the_joints_are_projected(whole_tree, seen_px):
+    for unit in H36mToolboxReader(whole_tree).units():
+        take = unit.load()
+        image_px = seen_px(take.joints_camera_mm, take.camera)
+        np.testing.assert_allclose(take.source_px, image_px, atol=1e-3)
 
 
 def test_poses_are_the_subjects_own_not_the_universal_ones(tree):

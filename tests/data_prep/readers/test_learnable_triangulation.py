@@ -17,25 +17,17 @@ UNDISTORTED = "imageSequence-undistorted"
 
 
 @pytest.fixture(scope="module")
-def whole_tree(world, tmp_path_factory):
-    """All frames of the world."""
-    folder = tmp_path_factory.mktemp("lt")
-    write_learnable_triangulation(world, folder)
-    return folder
+def write_tree():
+    """Writes a world in this layout."""
+    return write_learnable_triangulation
 
 
 @pytest.fixture(scope="module")
 def tiny_tree(tiny_world, tmp_path_factory):
-    """Two performances of one subject before one camera, images with and without distortion."""
-    folder = tmp_path_factory.mktemp("lt")
+    """The tiny world, its images with and without distortion."""
+    folder = tmp_path_factory.mktemp("tiny") / "tree"
     write_learnable_triangulation(tiny_world, folder, sequences=("imageSequence", UNDISTORTED))
     return folder
-
-
-@pytest.fixture
-def tree(tiny_tree, tmp_path):
-    """A copy of the small one that a test may damage."""
-    return shutil.copytree(tiny_tree, tmp_path / "tree")
 
 
 def rewrite(folder, change):

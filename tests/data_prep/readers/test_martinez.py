@@ -1,7 +1,6 @@
 """The poses and cameras of Martinez et al.'s h36m.zip find their images."""
 
 import pickle
-import shutil
 
 import h5py
 import numpy as np
@@ -18,7 +17,7 @@ OPTIONS = {"protocol": "full", "crop_size_px": 96}
 
 
 @pytest.fixture(scope="module")
-def small():
+def tiny_world():
     """Names that are traps, and the view without a usable video."""
     return make_world(
         subjects=(1, 11), actions=(2, 15), subactions=(2,), num_poses=2, camera_names=("54138969",)
@@ -26,23 +25,9 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def small_direct(small, make_direct_store, tmp_path_factory):
-    """The store that every pairing must give."""
-    return make_direct_store(small, tmp_path_factory.mktemp("small") / "store")
-
-
-@pytest.fixture(scope="module")
-def small_tree(small, tmp_path_factory):
-    """Poses, cameras and images."""
-    folder = tmp_path_factory.mktemp("martinez")
-    write_martinez(small, folder)
-    return folder
-
-
-@pytest.fixture
-def tree(small_tree, tmp_path):
-    """A copy that a test may damage."""
-    return shutil.copytree(small_tree, tmp_path / "tree")
+def write_tree():
+    """Writes a world in this layout."""
+    return write_martinez
 
 
 def test_poses_and_images_give_the_direct_store(
@@ -55,40 +40,40 @@ def test_poses_and_images_give_the_direct_store(
     assert_same_store(store_of(reader), few_direct)
 
 
-def test_the_unusable_view_is_left_out(small_tree, small_direct, store_of, assert_same_store):
-    reader = MartinezReader(small_tree)
+def test_the_unusable_view_is_left_out(tiny_tree, tiny_direct, store_of, assert_same_store):
+    reader = MartinezReader(tiny_tree)
     assert any("Directions.54138969" in note for note in reader.notes)
     store = store_of(reader)
-    assert_same_store(store, small_direct, whole=False)
+    assert_same_store(store, tiny_direct, whole=False)
     names = {(1, "Directions"), (1, "WalkDog"), (11, "WalkDog")}
     assert set(zip(store.records.subject, store.records.action, strict=True)) == names
 
 
 def test_rotations_are_read_whichever_way_they_lie_on_disk(
-    small, small_tree, small_direct, store_of, assert_same_store, tmp_path
+    tiny_world, tiny_tree, tiny_direct, store_of, assert_same_store, tmp_path
 ):
-    assert any("world from camera" in note for note in MartinezReader(small_tree).notes)
-    write_martinez(small, tmp_path / "turned", is_transposed=False, images=None)
-    reader = MartinezReader(tmp_path / "turned", images=small_tree)
+    assert any("world from camera" in note for note in MartinezReader(tiny_tree).notes)
+    write_martinez(tiny_world, tmp_path / "turned", is_transposed=False, images=None)
+    reader = MartinezReader(tmp_path / "turned", images=tiny_tree)
     assert any("camera from world" in note for note in reader.notes)
-    assert_same_store(store_of(reader), small_direct, whole=False)
+    assert_same_store(store_of(reader), tiny_direct, whole=False)
 
 
-def test_the_known_cameras_stand_in_for_the_file(tree, small_direct, store_of, assert_same_store):
+def test_the_known_cameras_stand_in_for_the_file(tree, tiny_direct, store_of, assert_same_store):
     (tree / "h36m" / "cameras.h5").unlink()
     reader = MartinezReader(tree)
     assert any("known cameras are taken" in note for note in reader.notes)
-    assert_same_store(store_of(reader), small_direct, whole=False)
+    assert_same_store(store_of(reader), tiny_direct, whole=False)
 
 
-def test_videos_will_do(small, small_tree, small_direct, store_of, assert_same_store, tmp_path):
-    write_image_tree(small, tmp_path / "videos", kind="videos")
-    store = store_of(MartinezReader(small_tree / "h36m", images=tmp_path / "videos"))
-    assert_same_store(store, small_direct, whole=False)
+def test_videos_will_do(tiny_world, tiny_tree, tiny_direct, store_of, assert_same_store, tmp_path):
+    write_image_tree(tiny_world, tmp_path / "videos", kind="videos")
+    store = store_of(MartinezReader(tiny_tree / "h36m", images=tmp_path / "videos"))
+    assert_same_store(store, tiny_direct, whole=False)
 
 
-def test_takes_are_the_same_in_another_process(small_tree):
-    for unit in MartinezReader(small_tree).units():
+def test_takes_are_the_same_in_another_process(tiny_tree):
+    for unit in MartinezReader(tiny_tree).units():
         here, there = unit.load(), pickle.loads(pickle.dumps(unit)).load()
         assert list(there.pictures.names) == list(here.pictures.names)
         np.testing.assert_array_equal(there.joints_camera_mm, here.joints_camera_mm)

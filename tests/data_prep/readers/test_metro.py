@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,25 +19,9 @@ METADATA = "Release-v1.2/metadata.xml"
 
 
 @pytest.fixture(scope="module")
-def whole_tree(world, tmp_path_factory):
-    """All frames of the world."""
-    folder = tmp_path_factory.mktemp("metro") / "h36m"
-    write_metro(world, folder, every=(1,))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny_tree(tiny_world, tmp_path_factory):
-    """Two performances of one subject before one camera."""
-    folder = tmp_path_factory.mktemp("metro") / "h36m"
-    write_metro(tiny_world, folder, every=(1,))
-    return folder
-
-
-@pytest.fixture
-def tree(tiny_tree, tmp_path):
-    """A copy of the small one that a test may damage."""
-    return shutil.copytree(tiny_tree, tmp_path / "h36m")
+def write_tree():
+    """Writes a world in this layout."""
+    return partial(write_metro, every=(1,))
 
 
 @pytest.fixture(scope="module")

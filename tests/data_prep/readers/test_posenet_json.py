@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -28,12 +27,6 @@ def tiny_tree(two, tmp_path_factory):
     folder = tmp_path_factory.mktemp("posenet-json") / "Human36M"
     write_posenet_json(two, folder, bbox_root=True)
     return folder
-
-
-@pytest.fixture
-def tree(tiny_tree, tmp_path):
-    """A copy of the small one that a test may damage."""
-    return shutil.copytree(tiny_tree, tmp_path / "Human36M")
 
 
 def label_file(tree, kind="data", subject=5):

@@ -16,7 +16,7 @@ from pose3d.data.store import open_store
 
 
 @pytest.fixture(scope="module")
-def small():
+def tiny_world():
     """S1's Photo is TakingPhoto in the release; S11's second Directions is left out."""
     return make_world(
         subjects=(1, 11), actions=(2, 12), subactions=(2,), num_poses=2, camera_names=("60457274",)
@@ -24,23 +24,9 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def small_direct(small, make_direct_store, tmp_path_factory):
-    """The store that every pairing must give."""
-    return make_direct_store(small, tmp_path_factory.mktemp("small") / "store")
-
-
-@pytest.fixture(scope="module")
-def small_tree(small, tmp_path_factory):
-    """Poses, 2-D labels and images."""
-    folder = tmp_path_factory.mktemp("videopose3d")
-    write_videopose3d(small, folder)
-    return folder
-
-
-@pytest.fixture
-def tree(small_tree, tmp_path):
-    """A copy that a test may damage."""
-    return shutil.copytree(small_tree, tmp_path / "tree")
+def write_tree():
+    """Writes a world in this layout."""
+    return write_videopose3d
 
 
 def test_poses_and_images_give_the_direct_store(
@@ -55,60 +41,53 @@ def test_poses_and_images_give_the_direct_store(
 
 @pytest.mark.parametrize("kind", [*PLACES, "videos"])
 def test_every_tree_of_images_will_do(
-    kind, small, small_tree, small_direct, store_of, assert_same_store, tmp_path
+    kind, tiny_world, tiny_tree, tiny_direct, store_of, assert_same_store, tmp_path
 ):
-    write_image_tree(small, tmp_path / "images", kind=kind)
-    reader = VideoPose3dReader(small_tree / "data_3d_h36m.npz", images=tmp_path / "images")
+    write_image_tree(tiny_world, tmp_path / "images", kind=kind)
+    reader = VideoPose3dReader(tiny_tree / "data_3d_h36m.npz", images=tmp_path / "images")
     store = store_of(reader)
     is_undistorted = kind == "h36m-fetch, undistorted"
     assert bool(store.cameras.radial.any()) != is_undistorted
-    assert_same_store(store, small_direct, whole=False, boxes=not is_undistorted)
+    assert_same_store(store, tiny_direct, whole=False, boxes=not is_undistorted)
     names = {(1, "Directions"), (1, "Photo"), (11, "Photo")}
     assert set(zip(store.records.subject, store.records.action, strict=True)) == names
 
 
-def test_two_dimensional_labels_lie_where_the_joints_are_projected(small_tree):
-    for unit in VideoPose3dReader(small_tree).units():
+def test_two_dimensional_labels_lie_where_the_joints_are_projected(tiny_tree, seen_px):
+    for unit in VideoPose3dReader(tiny_tree).units():
         take = unit.load()
-        x, y, z = np.moveaxis(take.joints_camera_mm, -1, 0)
-        camera = take.camera
-        (k1, k2, k3), (p1, p2) = camera.radial.tolist(), camera.tangential.tolist()
-        x, y = x / z, y / z
-        r2 = x * x + y * y
-        factor = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3 + p1 * y + p2 * x
-        rays = np.stack([x * factor + p2 * r2, y * factor + p1 * r2], axis=-1)
-        image_px = rays * camera.focal_px.numpy() + camera.principal_point_px.numpy()
+        image_px = seen_px(take.joints_camera_mm, take.camera)
         np.testing.assert_allclose(take.source_px, image_px, atol=0.01)
 
 
 def test_poses_without_an_image_are_left_out_and_counted(
-    small, small_tree, small_direct, store_of, assert_same_store, tmp_path
+    tiny_world, tiny_tree, tiny_direct, store_of, assert_same_store, tmp_path
 ):
-    write_image_tree(small, tmp_path / "images", kind="metro", every=2)
+    write_image_tree(tiny_world, tmp_path / "images", kind="metro", every=2)
     shutil.rmtree(tmp_path / "images" / "S11")
-    reader = VideoPose3dReader(small_tree, images=tmp_path / "images")
+    reader = VideoPose3dReader(tiny_tree, images=tmp_path / "images")
     said = " ".join(reader.notes)
-    lengths = [len(p) for p in small.performances if p.subject == 1]
+    lengths = [len(p) for p in tiny_world.performances if p.subject == 1]
     lost = sum(length // 2 for length in lengths)
     assert f"left out {lost} of {sum(lengths)} poses before a camera" in said
     assert "sequences that have no images: S1 Directions.54138969" in said
     store = store_of(reader)
-    assert_same_store(store, small_direct, whole=False)
+    assert_same_store(store, tiny_direct, whole=False)
     assert len(store) == sum(lengths) - lost
     assert not (store.records.frame % 2).any()
 
 
-def test_no_image_at_all_is_an_error(small_tree, tmp_path):
+def test_no_image_at_all_is_an_error(tiny_tree, tmp_path):
     other = make_world(
         subjects=(5,), actions=(2,), subactions=(1,), num_poses=1, camera_names=("60457274",)
     )
     write_image_tree(other, tmp_path / "images", kind="mmpose")
     with pytest.raises(ValueError, match=r"no pose has an image in .*images"):
-        VideoPose3dReader(small_tree, images=tmp_path / "images")
+        VideoPose3dReader(tiny_tree, images=tmp_path / "images")
 
 
-def test_a_folder_without_images_names_the_option(small, tmp_path):
-    write_videopose3d(small, tmp_path / "tree", images=None)
+def test_a_folder_without_images_names_the_option(tiny_world, tmp_path):
+    write_videopose3d(tiny_world, tmp_path / "tree", images=None)
     with pytest.raises(ValueError, match=r"holds no images .*with --images"):
         VideoPose3dReader(tmp_path / "tree")
 
@@ -128,8 +107,8 @@ def test_a_video_shorter_than_its_poses_cuts_them(tmp_path):
     assert "TakingPhoto.60457274.mp4 has 4 frames for 6 poses" in take.notes[0]
 
 
-def test_takes_are_the_same_in_another_process(small_tree):
-    for unit in VideoPose3dReader(small_tree).units():
+def test_takes_are_the_same_in_another_process(tiny_tree):
+    for unit in VideoPose3dReader(tiny_tree).units():
         here, there = unit.load(), pickle.loads(pickle.dumps(unit)).load()
         assert list(there.pictures.names) == list(here.pictures.names)
         np.testing.assert_array_equal(there.joints_camera_mm, here.joints_camera_mm)
