@@ -146,9 +146,12 @@ def test_damage_within_a_video_ends_in_errors_and_never_in_other_pictures(video,
     (tmp_path / "a.mp4").write_bytes(content)
     images = list(frames_of(tmp_path / "a.mp4", range(NUM_FRAMES)).frames())
     assert len(images) == NUM_FRAMES
-    for number, image in enumerate(images[:10]):
-        np.testing.assert_allclose(number_of(image), number, atol=0.4)
-    assert any(isinstance(image, ValueError) for image in images)
+    num_shown = 0
+    for number, image in enumerate(images):
+        if not isinstance(image, ValueError):
+            np.testing.assert_allclose(number_of(image), number, atol=0.4)
+            num_shown += 1
+    assert 10 <= num_shown < NUM_FRAMES
 
 
 def test_a_sound_file_that_holds_no_video_is_refused(tmp_path):
