@@ -16,16 +16,29 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.mgrid[0:PATTERN_SIZE, 0:PATTERN_SIZE])
 
 
+def tiling_noise(
+    rng: np.random.Generator, *, size: int, cells: int
+) -> Float[np.ndarray, "size size"]:
+    """Noise that tiles, with features of size / cells: about [0, 1], a little beyond at peaks.
+
+    Args:
+        rng: All randomness comes from here.
+        size: Side of the picture, a multiple of `cells`.
+        cells: Random values along a side.
+    """
+    grid = np.pad(rng.random((cells, cells)).astype(np.float32), 2, mode="wrap")
+    scale = size // cells
+    large = cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return large[2 * scale : -2 * scale, 2 * scale : -2 * scale]
+
+
 def _plain(rng: np.random.Generator) -> np.ndarray:
     return np.zeros((PATTERN_SIZE, PATTERN_SIZE))
 
 
 def _worn(rng: np.random.Generator) -> np.ndarray:
     """Soft folds and wear."""
-    coarse = rng.random((8, 8)).astype(np.float32)
-    coarse = np.pad(coarse, 2, mode="wrap")
-    large = cv2.resize(coarse, (96, 96), interpolation=cv2.INTER_CUBIC)[16:80, 16:80]
-    return 0.5 * large
+    return 0.5 * tiling_noise(rng, size=PATTERN_SIZE, cells=8)
 
 
 def _rows(rng: np.random.Generator) -> np.ndarray:
@@ -53,12 +66,7 @@ def _dots(rng: np.random.Generator) -> np.ndarray:
 
 def _blotches(rng: np.random.Generator) -> np.ndarray:
     """Camouflage or flowers."""
-    cells = int(rng.choice([8, 16]))
-    grid = np.pad(rng.random((cells, cells)).astype(np.float32), 2, mode="wrap")
-    scale = PATTERN_SIZE // cells
-    large = cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    start = 2 * scale
-    values = large[start : start + PATTERN_SIZE, start : start + PATTERN_SIZE]
+    values = tiling_noise(rng, size=PATTERN_SIZE, cells=int(rng.choice([8, 16])))
     return np.rint(np.clip(2.0 * values, 0.0, 2.0)) / 2.0
 
 

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from data_prep.synthetic.patterns import tiling_noise
+
 TEXTURE_SIZE = 512
 NUM_TEXTURES = 12
 
@@ -20,14 +22,9 @@ def wall_textures(rng: np.random.Generator) -> UInt8[np.ndarray, "textures size 
     return np.stack([makers[i % len(makers)](rng) for i in range(NUM_TEXTURES)])
 
 
-def smooth_noise(rng: np.random.Generator, *, cells: int) -> Float[np.ndarray, "size size"]:
+def _noise(rng: np.random.Generator, *, cells: int) -> Float[np.ndarray, "size size"]:
     """Noise in [0, 1] that tiles, with features of size / cells."""
-    grid = np.pad(rng.random((cells, cells)), 2, mode="wrap").astype(np.float32)
-    scale = TEXTURE_SIZE // cells
-    large = cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    start = 2 * scale
-    large = large[start : start + cells * scale, start : start + cells * scale]
-    return np.clip(cv2.resize(large, (TEXTURE_SIZE, TEXTURE_SIZE)), 0.0, 1.0)
+    return np.clip(tiling_noise(rng, size=TEXTURE_SIZE, cells=cells), 0.0, 1.0)
 
 
 def _as_grey(values: Float[np.ndarray, "size size"]) -> UInt8[np.ndarray, "size size"]:
@@ -43,7 +40,7 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
 def _checker(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
     y, x = _grid()
     cell = int(rng.choice([16, 32, 64]))
-    return _as_grey(((x // cell + y // cell) % 2) * 0.7 + 0.3 * smooth_noise(rng, cells=64))
+    return _as_grey(((x // cell + y // cell) % 2) * 0.7 + 0.3 * _noise(rng, cells=64))
 
 
 def _planks(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
@@ -54,7 +51,7 @@ def _planks(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
     shades = rng.random((TEXTURE_SIZE // width, TEXTURE_SIZE // length))
     values = 0.35 + 0.4 * shades[row, along // length]
     values[(y % width == 0) | (along % length == 0)] = 0.1
-    return _as_grey(values + 0.25 * (smooth_noise(rng, cells=128) - 0.5))
+    return _as_grey(values + 0.25 * (_noise(rng, cells=128) - 0.5))
 
 
 def _tiles(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
@@ -63,30 +60,30 @@ def _tiles(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
     shades = rng.random((TEXTURE_SIZE // cell, TEXTURE_SIZE // cell))
     values = 0.55 + 0.3 * shades[y // cell, x // cell]
     values[(y % cell < 2) | (x % cell < 2)] = 0.2
-    return _as_grey(values + 0.1 * (smooth_noise(rng, cells=64) - 0.5))
+    return _as_grey(values + 0.1 * (_noise(rng, cells=64) - 0.5))
 
 
 def _carpet(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
-    fine, coarse = smooth_noise(rng, cells=256), smooth_noise(rng, cells=8)
+    fine, coarse = _noise(rng, cells=256), _noise(rng, cells=8)
     return _as_grey(0.6 * fine + 0.4 * coarse)
 
 
 def _concrete(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
-    octaves = [smooth_noise(rng, cells=cells) for cells in (4, 16, 64)]
+    octaves = [_noise(rng, cells=cells) for cells in (4, 16, 64)]
     return _as_grey(0.5 * octaves[0] + 0.3 * octaves[1] + 0.2 * octaves[2])
 
 
 def _plaster(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
-    coarse, fine = smooth_noise(rng, cells=4), smooth_noise(rng, cells=128)
+    coarse, fine = _noise(rng, cells=4), _noise(rng, cells=128)
     return _as_grey(0.4 + 0.25 * coarse + 0.06 * fine)
 
 
 def _curtain(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
     _, x = _grid()
     folds = int(rng.integers(12, 40))
-    bend = 6.0 * smooth_noise(rng, cells=8)
+    bend = 6.0 * _noise(rng, cells=8)
     waves = 0.5 + 0.5 * np.sin(2 * np.pi * folds * x / TEXTURE_SIZE + bend)
-    return _as_grey(0.7 * waves + 0.3 * smooth_noise(rng, cells=16))
+    return _as_grey(0.7 * waves + 0.3 * _noise(rng, cells=16))
 
 
 def _bricks(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
@@ -102,7 +99,7 @@ def _bricks(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
 
 def _clutter(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
     """A plain wall with doors, shelves, pictures: rectangles and lines of many greys."""
-    values = 0.45 + 0.2 * smooth_noise(rng, cells=4)
+    values = 0.45 + 0.2 * _noise(rng, cells=4)
     for _ in range(int(rng.integers(10, 26))):
         left, top = (int(v) for v in rng.integers(0, TEXTURE_SIZE - 20, size=2))
         width, height = (int(v) for v in rng.integers(12, 120, size=2))
@@ -110,4 +107,4 @@ def _clutter(rng: np.random.Generator) -> UInt8[np.ndarray, "size size"]:
         corner = (left + width, top + height)
         cv2.rectangle(values, (left, top), corner, shade, thickness=-1)
         cv2.rectangle(values, (left, top), corner, rim, thickness=2)
-    return _as_grey(values + 0.08 * (smooth_noise(rng, cells=128) - 0.5))
+    return _as_grey(values + 0.08 * (_noise(rng, cells=128) - 0.5))
