@@ -1,5 +1,6 @@
 """What bones tell of labels: lengths, whether these last, and whether sides are confused."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,6 +79,9 @@ class BoneTally:
         Args:
             is_constant: Whether the bones of one subject have one length, as Human3.6M's have.
         """
+        unit = not_millimetres(self.lengths.quantile(0.5))
+        if unit:
+            return [unit]
         problems = unlike_sides(self.lengths, self.skeleton)
         confused = swapped_sides(self.votes)
         problems += [confused] if confused else []
@@ -92,6 +96,20 @@ class BoneTally:
                 "are in another order, or of several people"
             )
         return problems
+
+
+def subject_problems(bones: Mapping[int, BoneTally], *, is_constant: bool) -> list[str]:
+    """What cannot be right about subjects' bones and sides, in the order of their numbers.
+
+    Args:
+        bones: By subject's number.
+        is_constant: As for `BoneTally.problems`.
+    """
+    return [
+        f"subject {subject}: {line}"
+        for subject, tally in sorted(bones.items())
+        for line in tally.problems(is_constant=is_constant)
+    ]
 
 
 def unlike_sides(lengths: Tally, skeleton: Skeleton) -> list[str]:

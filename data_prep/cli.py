@@ -576,17 +576,17 @@ def verify(
             opened.verify_digest()
     except ValueError as error:
         problems.append(str(error))
-    geometry = measure(opened)
+    measured = measure(opened)
     bar = Console(stderr=True)
     problems += check_records(
         opened,
         decode=decode,
-        geometry=geometry,
+        measured=measured,
         num_jobs=jobs,
         console=bar if bar.is_terminal else None,
     )
-    problems += compare_with_release(opened).odd
-    print_summary(opened, console, geometry=geometry)
+    problems += compare_with_release(opened, measured=measured).odd
+    print_summary(opened, console, measured=measured)
     if sheet is None:
         sheet = store / "overlay.png" if store.is_dir() else store.with_suffix(".overlay.png")
     write_sheet(overlay_sheet(opened, rows=rows, columns=columns), sheet)

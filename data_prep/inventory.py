@@ -1,7 +1,7 @@
 """What a source or a store holds of which sequence and camera, held against Human3.6M's release."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from data_prep.human36m import (
     action_number,
     sequences,
 )
+from data_prep.selection import compare_counts
 from pose3d.data.store import HUMAN36M_ACTIONS
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
@@ -101,6 +102,43 @@ class Comparison:
 
     odd: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def against_release(
+    holdings: Sequence[Holding],
+    protocol: BenchmarkProtocol,
+    found: Mapping[str, int],
+    *,
+    is_shifted_kept: bool,
+    is_corrected: bool,
+    num_skipped: int,
+    is_whole: bool,
+) -> Comparison:
+    """All that tells holdings from Human3.6M's release: gaps, lengths, counts, known faults.
+
+    Args:
+        holdings: What there is.
+        protocol: The protocol in force.
+        found: Images by split.
+        is_shifted_kept: Whether S9's shifted sequences take part, corrected or not.
+        is_corrected: Whether their shift is taken off.
+        num_skipped: Records that were left out.
+        is_whole: Whether all is there that should be; else what is unlike the rest has its reason
+            and is only noted.
+    """
+    gaps = absent(holdings, protocol, is_shifted_kept=is_shifted_kept)
+    lengths = lengths_against_release(holdings)
+    counts = compare_counts(
+        {holding.key for holding in holdings},
+        protocol,
+        found,
+        is_shifted_kept=is_shifted_kept,
+        num_skipped=num_skipped,
+    )
+    shifted = shifted_notes(holdings, is_corrected=is_corrected)
+    odd = (*gaps.odd, *lengths.odd)
+    notes = (*gaps.notes, *lengths.notes, *counts, *shifted)
+    return Comparison(odd=odd, notes=notes) if is_whole else Comparison(notes=(*notes, *odd))
 
 
 def absent(

@@ -1,4 +1,4 @@
-"""Geometry of a store's labels: projection, round trip, place in the crop, bones."""
+"""What is measured of a store once: geometry of its labels, bones, and what there is of whom."""
 
 from dataclasses import dataclass, fields
 
@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from data_prep.bones import BoneTally, bone_lengths_mm
-from pose3d.data.store import Store
+from data_prep.inventory import Holding, holding_of, is_like_human36m
+from pose3d.data.store import Store, read_plan
 from pose3d.geometry.crop import crop_from_image, invert_map, transform_points
 
 ROWS_AT_ONCE = 4096
@@ -38,10 +39,39 @@ class Geometry:
     bone_mm: Float[np.ndarray, "n bones"]
 
 
-def measure(store: Store) -> Geometry:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurements:
+    """What checks and tables of a store are made of.
+
+    Attributes:
+        geometry: Of all records.
+        bones: Bones and sides of each subject.
+        holdings: What there is of which sequence and camera.
+        is_human36m: Whether the store was made from Human3.6M, or from what looks like it.
+    """
+
+    geometry: Geometry
+    bones: dict[int, BoneTally]
+    holdings: list[Holding]
+    is_human36m: bool
+
+
+def measure(store: Store) -> Measurements:
+    """Go through the labels of all records."""
+    geometry, holdings = project_records(store), holdings_of(store)
+    is_human36m = bool(read_plan(store.path).get("human36m")) and is_like_human36m(holdings)
+    return Measurements(
+        geometry=geometry,
+        bones=bones_by_subject(store, geometry),
+        holdings=holdings,
+        is_human36m=is_human36m,
+    )
+
+
+def project_records(store: Store) -> Geometry:
     """Project the labels of all records into their crops."""
     parts = [
-        _measure(store, np.arange(start, min(start + ROWS_AT_ONCE, len(store))))
+        _project(store, np.arange(start, min(start + ROWS_AT_ONCE, len(store))))
         for start in range(0, len(store), ROWS_AT_ONCE)
     ]
     return Geometry(
@@ -49,7 +79,7 @@ def measure(store: Store) -> Geometry:
     )
 
 
-def _measure(store: Store, rows: Int64[np.ndarray, " n"]) -> Geometry:
+def _project(store: Store, rows: Int64[np.ndarray, " n"]) -> Geometry:
     """Project the labels of these rows."""
     records, size = store.records, store.header.crop_size_px
     joints = records.joints_camera_mm[rows].astype(np.float64)
@@ -109,3 +139,20 @@ def bones_by_subject(store: Store, geometry: Geometry) -> dict[int, BoneTally]:
             joints = records.joints_camera_mm[part].astype(np.float64)
             tallies[subject].add(joints, geometry.has_depth[part])
     return tallies
+
+
+def holdings_of(store: Store) -> list[Holding]:
+    """What the store holds of which sequence and camera."""
+    records = store.records
+    action_names, action = np.unique(records.action, return_inverse=True)
+    camera_names, camera = np.unique(records.camera_name, return_inverse=True)
+    key = np.stack([records.subject, action.reshape(-1), records.subaction, camera.reshape(-1)], 1)
+    groups, group = np.unique(key, axis=0, return_inverse=True)
+    order = np.argsort(group.reshape(-1), kind="stable")
+    frames = np.split(records.frame[order], np.cumsum(np.bincount(group.reshape(-1)))[:-1])
+    return [
+        holding_of(
+            (int(subject), str(action_names[act]), int(subaction)), str(camera_names[cam]), frame
+        )
+        for (subject, act, subaction, cam), frame in zip(groups, frames, strict=True)
+    ]

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from data_prep.bones import FACING_TESTS, BoneTally, bone_names, shares_right
 from data_prep.inventory import subject_table
-from data_prep.measure import Geometry, bones_by_subject, measure
-from data_prep.verify import compare_with_release, holdings_of
+from data_prep.measure import Measurements
+from data_prep.verify import compare_with_release
 from pose3d.data.store import Store
 
 MAX_SUBJECTS = 8
@@ -18,16 +18,16 @@ MAX_VALUES = 16
 MAX_IMAGES_SIZED = 500
 
 
-def print_summary(store: Store, console: Console, *, geometry: Geometry | None = None) -> None:
+def print_summary(store: Store, console: Console, *, measured: Measurements) -> None:
     """Print what a store holds: counts, ranges, bones and sides per subject.
 
     Args:
         store: An open store.
         console: Where to.
-        geometry: What `measure` gives, if it is there already.
+        measured: What `data_prep.measure.measure` gives.
     """
     records, header = store.records, store.header
-    geometry = geometry or measure(store)
+    geometry = measured.geometry
     weighted = geometry.weighted
     depth_m = records.joints_camera_mm[..., 2][geometry.has_depth] / 1000
     step = max(len(store) // MAX_IMAGES_SIZED, 1)
@@ -58,9 +58,9 @@ def print_summary(store: Store, console: Console, *, geometry: Geometry | None =
             }
         )
     )
-    console.print(subject_table(holdings_of(store)))
-    console.print(bone_table(bones_by_subject(store, geometry)))
-    print_lines(compare_with_release(store).notes, console)
+    console.print(subject_table(measured.holdings))
+    console.print(bone_table(measured.bones))
+    print_lines(compare_with_release(store, measured=measured).notes, console)
 
 
 def print_lines(lines: tuple[str, ...] | list[str], console: Console) -> None:

@@ -5,27 +5,20 @@ decoded for the overlay sheet, the one file that is written.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.bones import BoneTally, not_millimetres
+from data_prep.bones import BoneTally, subject_problems
 from data_prep.convert import chosen_box, store_header
 from data_prep.examine import MAX_ERROR_PX, Examination, Findings, Sketch, examine, sketch
-from data_prep.inventory import (
-    Holding,
-    absent,
-    is_like_human36m,
-    lengths_against_release,
-    shifted_notes,
-    subject_table,
-)
+from data_prep.inventory import Holding, against_release, is_like_human36m, subject_table
 from data_prep.progress import work_through
-from data_prep.selection import ConversionConfig, Selection, compare_counts, select_jobs
+from data_prep.selection import ConversionConfig, Selection, select_jobs
 from data_prep.sheet import Cell, draw_sheet, write_sheet
 from data_prep.summary import bone_table, facts_table, print_lines
 from data_prep.takes import Reader
@@ -37,24 +30,21 @@ SHEET_ROWS, SHEET_COLUMNS = 5, 6
 
 @dataclass(kw_only=True, eq=False)
 class _Total:
-    """What all units together show; its size does not depend on the number of frames."""
+    """What all units together show; its size does not depend on the number of frames.
 
-    holdings: list[Holding] = field(default_factory=list)
-    chosen: Counter[str] = field(default_factory=Counter)
-    num_left_out: int = 0
-    problems: dict[str, list[str]] = field(default_factory=dict)
-    notes: Counter[str] = field(default_factory=Counter)
+    Attributes:
+        findings: By shard, without their tallies.
+        bones: By subject.
+        error_px: Of the layout's 2-D labels, by camera.
+    """
+
+    findings: dict[str, Findings] = field(default_factory=dict)
     bones: dict[int, BoneTally] = field(default_factory=dict)
     error_px: dict[str, Tally] = field(default_factory=dict)
-    off: dict[str, str] = field(default_factory=dict)
 
     def add(self, found: Findings) -> None:
         """Take up the findings of one unit."""
-        self.holdings.append(found.holding)
-        self.chosen[found.split] += found.num_chosen
-        self.num_left_out += found.num_left_out
-        self.problems[found.shard] = [*self.problems.get(found.shard, []), *found.problems]
-        self.notes.update(found.notes)
+        self.findings[found.shard] = replace(found, bones=None, error_px=None)
         if found.bones is not None:
             subject = found.holding.subject
             if subject not in self.bones:
@@ -65,8 +55,28 @@ class _Total:
             if camera not in self.error_px:
                 self.error_px[camera] = Tally.empty(ERROR_EDGES_PX, 1)
             self.error_px[camera].merge(found.error_px)
-        if found.off is not None:
-            self.off[found.shard] = found.off
+
+    def sort(self, shards: Iterable[str]) -> None:
+        """Bring findings into the order of the source; they came in that of the processes."""
+        self.findings = {shard: self.findings[shard] for shard in shards}
+
+    @property
+    def holdings(self) -> list[Holding]:
+        """What there is of which sequence and camera."""
+        return [found.holding for found in self.findings.values()]
+
+    @property
+    def chosen(self) -> Counter[str]:
+        """Images by split."""
+        counts = Counter[str]()
+        for found in self.findings.values():
+            counts[found.split] += found.num_chosen
+        return counts
+
+    @property
+    def num_left_out(self) -> int:
+        """Images that would take part but cannot."""
+        return sum(found.num_left_out for found in self.findings.values())
 
 
 def survey(reader: Reader, *, config: ConversionConfig, sheet: Path, console: Console) -> list[str]:
@@ -101,17 +111,27 @@ def survey(reader: Reader, *, config: ConversionConfig, sheet: Path, console: Co
         console=bar,
         take=total.add,
     )
+    total.sort(job.shard_name for job in selection.jobs)
     is_release = reader.is_human36m and is_like_human36m(total.holdings)
-    problems, notes = list(reader.missing), list(total.notes)
-    for task in tasks:  # in the order of the source, not in that of the processes
-        lines = total.problems.get(task.job.shard_name, [])
-        problems += [line for line in lines if not line.startswith(tuple(reader.missing))]
-    problems += _unlike_projection(total)
-    problems += _bone_problems(total, is_release=is_release)
+    findings = total.findings.values()
+    notes = list(dict.fromkeys(note for found in findings for note in found.notes))
+    problems = list(reader.missing)
+    for found in findings:
+        problems += [line for line in found.problems if not line.startswith(tuple(reader.missing))]
+    problems += _unlike_projection(findings)
+    problems += subject_problems(total.bones, is_constant=is_release)
     if is_release:
-        odd, more = _against_release(total, selection, config)
-        problems, notes = problems + ([] if reader.missing else odd), notes + more
-        notes += odd if reader.missing else []
+        comparison = against_release(
+            total.holdings,
+            selection.protocol,
+            total.chosen,
+            is_shifted_kept=selection.is_shifted_kept,
+            is_corrected=config.shifted == "correct",
+            num_skipped=total.num_left_out,
+            is_whole=not reader.missing,
+        )
+        problems += comparison.odd
+        notes += comparison.notes
     _print_facts(reader, selection, total, box=header.box_definition, console=console)
     print_lines(notes, console)
     cells, damaged = _cells(tasks, header=header, config=config, bar=bar)
@@ -121,43 +141,15 @@ def survey(reader: Reader, *, config: ConversionConfig, sheet: Path, console: Co
     return list(dict.fromkeys([*problems, *damaged]))
 
 
-def _against_release(
-    total: _Total, selection: Selection, config: ConversionConfig
-) -> tuple[list[str], list[str]]:
-    """What is unlike the rest of Human3.6M, and what else is to be said of it."""
-    protocol, is_kept = selection.protocol, selection.is_shifted_kept
-    gaps = absent(total.holdings, protocol, is_shifted_kept=is_kept)
-    lengths = lengths_against_release(total.holdings)
-    counts = compare_counts(
-        selection.keys,
-        protocol,
-        total.chosen,
-        is_shifted_kept=is_kept,
-        num_skipped=total.num_left_out,
-    )
-    shifted = shifted_notes(total.holdings, is_corrected=config.shifted == "correct")
-    return [*gaps.odd, *lengths.odd], [*gaps.notes, *lengths.notes, *counts, *shifted]
-
-
-def _unlike_projection(total: _Total) -> list[str]:
+def _unlike_projection(findings: Collection[Findings]) -> list[str]:
     """Sequences whose 2-D labels are off the projection; one line where most are."""
-    if 2 * len(total.off) < len(total.holdings) or len(total.off) < 3:
-        return list(total.off.values())
-    first = next(iter(total.off.values()))
+    off = [found.off for found in findings if found.off is not None]
+    if 2 * len(off) < len(findings) or len(off) < 3:
+        return off
     return [
-        f"in {len(total.off)} of {len(total.holdings)} sequences the layout's 2-D labels are more "
-        f"than {MAX_ERROR_PX:g} px off the joints' projection, e.g. {first}"
+        f"in {len(off)} of {len(findings)} sequences the layout's 2-D labels are more than "
+        f"{MAX_ERROR_PX:g} px off the joints' projection, e.g. {off[0]}"
     ]
-
-
-def _bone_problems(total: _Total, *, is_release: bool) -> list[str]:
-    """What cannot be right about subjects' bones and sides."""
-    problems = []
-    for subject, tally in sorted(total.bones.items()):
-        unit = not_millimetres(tally.lengths.quantile(0.5))
-        lines = [unit] if unit else tally.problems(is_constant=is_release)
-        problems += [f"subject {subject}: {line}" for line in lines]
-    return problems
 
 
 def _print_facts(

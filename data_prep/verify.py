@@ -7,22 +7,13 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from data_prep.bones import bone_names, not_millimetres
+from data_prep.bones import bone_names, subject_problems
 from data_prep.conventions import meant_convention
 from data_prep.human36m import PROTOCOLS
-from data_prep.inventory import (
-    Comparison,
-    Holding,
-    absent,
-    holding_of,
-    is_like_human36m,
-    lengths_against_release,
-    shifted_notes,
-)
-from data_prep.measure import Geometry, bones_by_subject, measure
+from data_prep.inventory import Comparison, against_release
+from data_prep.measure import Geometry, Measurements, measure
 from data_prep.people import MAX_BONE_MM
 from data_prep.progress import progress_bar
-from data_prep.selection import compare_counts
 from pose3d.data.store import Store, read_plan
 
 ROUND_TRIP_LIMIT_MM = 0.01
@@ -38,7 +29,7 @@ def check_records(
     store: Store,
     *,
     decode: bool = True,
-    geometry: Geometry | None = None,
+    measured: Measurements | None = None,
     num_jobs: int = 1,
     console: Console | None = None,
 ) -> list[str]:
@@ -55,18 +46,18 @@ def check_records(
     Args:
         store: An open store.
         decode: Also decode every image.
-        geometry: What `measure` gives, if it is there already.
+        measured: What `measure` gives, if it is there already.
         num_jobs: Threads that decode.
         console: Where a progress bar of the decoding goes; nowhere if None.
 
     Returns:
         One line per problem, each naming its record, subject or camera; empty if all is well.
     """
-    geometry = geometry or measure(store)
+    measured = measured or measure(store)
     problems = _repeated(store)
-    problems += _label_problems(store, geometry)
-    problems += _bone_problems(store, geometry)
-    problems += _camera_problems(store, geometry)
+    problems += _label_problems(store, measured.geometry)
+    problems += _bone_problems(store, measured)
+    problems += _camera_problems(store, measured.geometry)
     if decode:
         problems += _image_problems(store, num_jobs=num_jobs, console=console)
     return problems
@@ -128,11 +119,10 @@ def _label_problems(store: Store, geometry: Geometry) -> list[str]:
     ]
 
 
-def _bone_problems(store: Store, geometry: Geometry) -> list[str]:
+def _bone_problems(store: Store, measured: Measurements) -> list[str]:
     """Bones that are too short, too long, unlike the subject's others, or unlike the other side."""
-    records, length_mm = store.records, geometry.bone_mm
+    records, length_mm, tallies = store.records, measured.geometry.bone_mm, measured.bones
     long, short = length_mm > MAX_BONE_MM, length_mm < MIN_BONE_MM
-    tallies = bones_by_subject(store, geometry)
     median_mm = np.stack([tally.lengths.quantile(0.5) for tally in tallies.values()])
     usual_mm = median_mm[np.searchsorted(list(tallies), records.subject)]
     off_mm = np.abs(length_mm - usual_mm)
@@ -154,11 +144,7 @@ def _bone_problems(store: Store, geometry: Geometry) -> list[str]:
                 f"{name}: {names[bone]} is {length[bone]:.0f} mm long, the subject's median is "
                 f"{usual_mm[row, bone]:.0f} mm"
             )
-    for subject, tally in tallies.items():
-        lines = tally.problems(is_constant=is_human36m(store))
-        unit = not_millimetres(tally.lengths.quantile(0.5))
-        problems += [f"subject {subject}: {line}" for line in ([unit] if unit else lines)]
-    return problems
+    return problems + subject_problems(tallies, is_constant=measured.is_human36m)
 
 
 def _camera_problems(store: Store, geometry: Geometry) -> list[str]:
@@ -168,10 +154,8 @@ def _camera_problems(store: Store, geometry: Geometry) -> list[str]:
         rows = np.flatnonzero((records.camera_name == name) & geometry.weighted.any(1))
         rows = rows[:: max(len(rows) // MAX_PEOPLE_OF_CAMERA, 1)]
         joints = records.joints_camera_mm[rows].astype(np.float64)
-        rows, joints = (
-            rows[np.isfinite(joints).all((1, 2))],
-            joints[np.isfinite(joints).all((1, 2))],
-        )
+        is_finite = np.isfinite(joints).all((1, 2))
+        rows, joints = rows[is_finite], joints[is_finite]
         found = meant_convention(
             joints,
             store.cameras[torch.from_numpy(records.camera_index[rows])],
@@ -204,51 +188,27 @@ def _image_problems(store: Store, *, num_jobs: int, console: Console | None) -> 
     return problems
 
 
-def holdings_of(store: Store) -> list[Holding]:
-    """What the store holds of which sequence and camera."""
-    records = store.records
-    action_names, action = np.unique(records.action, return_inverse=True)
-    camera_names, camera = np.unique(records.camera_name, return_inverse=True)
-    key = np.stack([records.subject, action.reshape(-1), records.subaction, camera.reshape(-1)], 1)
-    groups, group = np.unique(key, axis=0, return_inverse=True)
-    order = np.argsort(group.reshape(-1), kind="stable")
-    frames = np.split(records.frame[order], np.cumsum(np.bincount(group.reshape(-1)))[:-1])
-    return [
-        holding_of(
-            (int(subject), str(action_names[act]), int(subaction)), str(camera_names[cam]), frame
-        )
-        for (subject, act, subaction, cam), frame in zip(groups, frames, strict=True)
-    ]
-
-
-def is_human36m(store: Store) -> bool:
-    """Whether the store was made from Human3.6M, or from what looks like it."""
-    return bool(read_plan(store.path).get("human36m")) and is_like_human36m(holdings_of(store))
-
-
-def compare_with_release(store: Store) -> Comparison:
+def compare_with_release(store: Store, *, measured: Measurements | None = None) -> Comparison:
     """Hold the store against all of Human3.6M: sequences, cameras, lengths, counts, known faults.
+
+    Args:
+        store: An open store.
+        measured: What `measure` gives, if it is there already.
 
     Returns:
         Nothing for another set. What is unlike the rest is only noted where the store's manifest
         says that records were left out.
     """
-    if not is_human36m(store):
+    measured = measured or measure(store)
+    if not measured.is_human36m:
         return Comparison()
-    plan, holdings = read_plan(store.path), holdings_of(store)
-    protocol = PROTOCOLS.get(plan.get("protocol", ""), PROTOCOLS["full"])
-    gaps = absent(holdings, protocol, is_shifted_kept=bool(plan.get("shifted")))
-    lengths = lengths_against_release(holdings)
-    notes = [*gaps.notes, *lengths.notes]
-    notes += shifted_notes(holdings, is_corrected=plan.get("shifted") == "correct")
-    notes += compare_counts(
-        {holding.key for holding in holdings},
-        protocol,
+    plan = read_plan(store.path)
+    return against_release(
+        measured.holdings,
+        PROTOCOLS.get(plan.get("protocol", ""), PROTOCOLS["full"]),
         Counter(store.records.split.tolist()),
         is_shifted_kept=bool(plan.get("shifted")),
+        is_corrected=plan.get("shifted") == "correct",
         num_skipped=len(store.skipped),
+        is_whole=not store.skipped,
     )
-    odd = (*gaps.odd, *lengths.odd)
-    if store.skipped:
-        return Comparison(notes=(*notes, *odd))
-    return Comparison(odd=odd, notes=tuple(notes))
