@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_prep.synthetic.motion import Seat
+from data_prep.synthetic.rotations import rotation_z
 
 CELL_MM = 400.0
 """Longest side of a cell: within it, the lens bends a line by less than half a pixel."""
@@ -31,8 +32,7 @@ class Piece:
 
     def placed(self, centre_mm: Float[np.ndarray, "2"], turn_rad: float) -> "Piece":
         """The piece turned about z and moved over the floor."""
-        c, s = np.cos(turn_rad), np.sin(turn_rad)
-        turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+        turn = rotation_z(turn_rad)
         return replace(
             self,
             vertices_mm=self.vertices_mm @ turn.T + np.append(centre_mm, 0.0),
@@ -41,15 +41,7 @@ class Piece:
 
 
 def join(pieces: list[Piece]) -> Piece:
-    """Several pieces as one; none gives an empty one."""
-    if not pieces:
-        return Piece(
-            vertices_mm=np.zeros((0, 3)),
-            normals=np.zeros((0, 3)),
-            texture_mm=np.zeros((0, 2)),
-            faces=np.zeros((0, 3), np.int64),
-            materials=np.zeros(0, np.int64),
-        )
+    """Several pieces, at least one, as one."""
     starts = np.cumsum([0] + [len(piece.vertices_mm) for piece in pieces[:-1]])
     return Piece(
         vertices_mm=np.concatenate([piece.vertices_mm for piece in pieces]),

@@ -18,13 +18,9 @@ from data_prep.synthetic.motion import Motion
 from data_prep.synthetic.retarget_area import best_turn_rad, middle_mm
 from data_prep.synthetic.retarget_bones import arm_rotations, leg_rotations, trunk_rotations
 from data_prep.synthetic.retarget_ground import foot_rotation, lift_mm, place
-from data_prep.synthetic.retarget_pose import (
-    proportions_for,
-    resampled,
-    rescaled,
-    turned_about_z,
-)
+from data_prep.synthetic.retarget_pose import proportions_for, resampled, rescaled
 from data_prep.synthetic.retarget_seat import seat_under
+from data_prep.synthetic.rotations import rotation_z
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,14 +47,14 @@ def retarget(clip: Clip, body: Body, *, frames_per_s: float = FRAMES_PER_S) -> R
     """
     joints = resampled(clip, frames_per_s)
     scale = body.leg_mm / clip.leg_mm
-    joints = turned_about_z(joints, best_turn_rad(scale * joints[:, 0, :2]))
+    joints = joints @ rotation_z(best_turn_rad(scale * joints[:, 0, :2])).T
     joints = joints - [*middle_mm(joints[:, 0, :2]), 0.0]
     proportions = proportions_for(clip, body)
     pose = rescaled(joints, proportions, clip.upright_mm)
     placed = place(joints, pose, body, leg_mm=clip.leg_mm, frames_per_s=frames_per_s)
     root = placed.root_mm
     local = trunk_rotations(body, pose, proportions)
-    local |= arm_rotations(body, pose, local, frames_per_s)
+    local |= arm_rotations(pose, local, frames_per_s)
     ankles = {side: ankle - root for side, ankle in placed.ankles_mm.items()}
     local |= leg_rotations(body, pose, local["pelvis"], ankles, frames_per_s)
     skeleton = body.pose_frames(local, root)

@@ -1,12 +1,13 @@
 """Clips inside Human3.6M's capture area: turned, centred, and cut where they are too long."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 
 from data_prep.synthetic.mocap_clips import Clip, Clips
+from data_prep.synthetic.rotations import rotation_z
 
 AREA_HALF_MM = np.array([1300.0, 1600.0])
 """The pelvis stays within this of the room's middle, in x and y."""
@@ -37,12 +38,11 @@ def middle_mm(path_mm: Path2D) -> Float[np.ndarray, "2"]:
 
 def _overhang_mm(path_mm: Path2D, angle_rad: float) -> float:
     """By how much a path, turned and centred, leaves the area; 0 if it does not."""
-    c, s = np.cos(angle_rad), np.sin(angle_rad)
-    turned = path_mm @ np.array([[c, s], [-s, c]])
+    turned = path_mm @ rotation_z(angle_rad)[:2, :2].T
     return float(np.maximum(np.ptp(turned, axis=0) / 2 - AREA_HALF_MM, 0.0).max().round(1))
 
 
-def cut_to_area(clips: Collection[Clip] | Clips) -> Clips:
+def cut_to_area(clips: Iterable[Clip]) -> Clips:
     """Cut clips that walk out of the area into the fewest equal pieces that stay in it.
 
     Pieces are never shorter than a second; where even those leave the area (a sprint), they do.

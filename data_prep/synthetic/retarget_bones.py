@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic.body import Body
 from data_prep.synthetic.limits import ELBOW_LIMIT_RAD, KNEE_LIMIT_RAD
@@ -59,7 +60,7 @@ def trunk_rotations(body: Body, pose_mm: Joints, proportions: Proportions) -> Lo
     shoulders = at("L_Shoulder") - at("R_Shoulder")
     chest = frame_of(at("Neck") - at("Torso"), shoulders) @ frame_of(upper, _X).T
     half_twist = 0.5 * twist_angle(transposed(pelvis @ spine) @ chest)
-    spine = spine @ _about(unit(lower), half_twist)
+    spine = spine @ Rotation.from_rotvec(half_twist[:, None] * unit(lower)).as_matrix()
     local = {"pelvis": pelvis, "spine": spine, "chest": transposed(pelvis @ spine) @ chest}
     bones, index = body.offsets_mm, body.index
     for side in ("l", "r"):
@@ -77,7 +78,7 @@ def trunk_rotations(body: Body, pose_mm: Joints, proportions: Proportions) -> Lo
     return local
 
 
-def arm_rotations(body: Body, pose_mm: Joints, local: Local, frames_per_s: float) -> Local:
+def arm_rotations(pose_mm: Joints, local: Local, frames_per_s: float) -> Local:
     """Upper arms and forearms, which keep their directions; the elbow turns about x alone."""
     chest = local["pelvis"] @ local["spine"] @ local["chest"]
     turns = {}
@@ -176,11 +177,3 @@ def hinged_limb(
     in_limb = apply(transposed(orientation), lower)
     bend = np.arctan2(bend_sign * in_limb[:, 1], -in_limb[:, 2])
     return orientation, np.clip(bend, 0.0, limit_rad)
-
-
-def _about(axis: Float[np.ndarray, "3"], angle_rad: Float[np.ndarray, " frames"]) -> Matrix:
-    """Rotation about a fixed axis by an angle for each frame (Rodrigues)."""
-    x, y, z = axis
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    angle = angle_rad[:, None, None]
-    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross

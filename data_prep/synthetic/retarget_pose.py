@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
 
 from data_prep.synthetic.body import Body, PosedSkeletons
 from data_prep.synthetic.mocap_clips import Clip, Joints
-from data_prep.synthetic.rotations import dot, unit
+from data_prep.synthetic.rotations import unit
 from pose3d.geometry.skeleton import HUMAN36M_17
 
 NECK_IS_BETWEEN_SHOULDERS_MM = 10.0
@@ -87,7 +88,7 @@ def rescaled(
         direction = unit(joints_mm[:, joint] - joints_mm[:, parent])
         if joint in turns:
             axis = hips if joint == _NAME("Torso") else shoulders
-            direction = _turned(direction, axis, turns[joint])
+            direction = Rotation.from_rotvec(turns[joint] * axis).apply(direction)
         pose[:, joint] = pose[:, parent] + proportions.lengths_mm[joint] * direction
     return pose
 
@@ -118,23 +119,8 @@ def _pitches(stance_mm: Float[np.ndarray, "17 3"]) -> dict[str, float]:
     }
 
 
-def _turned(
-    direction: Float[np.ndarray, "frames 3"], axis: Float[np.ndarray, "frames 3"], angle: float
-) -> Float[np.ndarray, "frames 3"]:
-    """Turn about an axis (Rodrigues)."""
-    along = axis * dot(axis, direction)[:, None]
-    across = direction - along
-    return along + np.cos(angle) * across + np.sin(angle) * np.cross(axis, direction)
-
-
 def _with_middle_neck(joints_mm: Joints) -> Joints:
     joints = joints_mm.copy()
     both = joints[:, [_NAME("L_Shoulder"), _NAME("R_Shoulder")]]
     joints[:, _NAME("Neck")] = both.mean(axis=1)
     return joints
-
-
-def turned_about_z(joints_mm: Joints, angle_rad: float) -> Joints:
-    """The same poses, facing another way in the room."""
-    c, s = np.cos(angle_rad), np.sin(angle_rad)
-    return joints_mm @ np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
