@@ -7,6 +7,7 @@ bone's direction is in the axes of the skeleton at rest. The axis order "XYZ" tu
 An AMC file does not say its rate.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class AsfBone:
     parent: str = ""
     direction: Float[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
     length: float = 0.0
-    axis: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    axis: Float[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
     axis_order: str = "xyz"
     dofs: list[str] = field(default_factory=list)
 
@@ -93,7 +94,7 @@ class AmcFile:
         """Translation and turn of a bone in its parent's frame."""
         column = dict(zip(bone.dofs, self.values.get(name, np.zeros((count, 0))).T, strict=False))
         move = np.stack([column.get(f"t{axis}", np.zeros(count)) for axis in "xyz"], axis=-1)
-        axis_angles = dict(zip("xyz", np.asarray(bone.axis), strict=True))
+        axis_angles = dict(zip("xyz", bone.axis, strict=True))
         skeleton_unit = np.pi / 180.0 if self.skeleton.is_degrees else 1.0
         motion_unit = np.pi / 180.0 if self.is_degrees else 1.0
         axis_turn, turn = np.eye(3), np.broadcast_to(np.eye(3), (count, 3, 3))
@@ -124,8 +125,9 @@ def read_asf(path: Path) -> AsfFile:
             readers[keyword](lines, skeleton)
         elif not keyword.startswith(":"):
             lines.fail(f"expected a section such as :bonedata, got {line[:40]!r}")
-        else:
-            _section(lines)  # documentation, version, name, skin
+        else:  # documentation, version, name, skin
+            for _ in _section(lines):
+                pass
     if len(skeleton.bones) < 2:
         raise ValueError(f"{path} has no bones, expected :bonedata and :hierarchy of a skeleton")
     orphans = [name for name, bone in skeleton.bones.items() if not bone.parent and name != ROOT]
@@ -181,17 +183,14 @@ def _read_frame(
         lines.fail(f"bones {', '.join(short) or ROOT} are missing in frame {count} or before")
 
 
-def _section(lines: Lines) -> list[list[str]]:
-    """The words of the lines up to the next section."""
-    section = []
+def _section(lines: Lines) -> Iterator[list[str]]:
+    """The words of one line after another, up to the next section."""
     while (line := lines.peek()) is not None and not line.startswith(":"):
-        section.append(lines.next("a line").split())
-    return section
+        yield lines.next("a line").split()
 
 
 def _read_units(lines: Lines, skeleton: AsfFile) -> None:
-    while (line := lines.peek()) is not None and not line.startswith(":"):
-        words = lines.next("a unit").split()
+    for words in _section(lines):
         if words[0].lower() == "length" and len(words) == 2:
             skeleton.length_unit = float(lines.floats(words[1:])[0])
             if skeleton.length_unit <= 0:
@@ -202,8 +201,7 @@ def _read_units(lines: Lines, skeleton: AsfFile) -> None:
 
 def _read_root(lines: Lines, skeleton: AsfFile) -> None:
     root = skeleton.bones[ROOT]
-    while (line := lines.peek()) is not None and not line.startswith(":"):
-        keyword, *words = lines.next("a setting of the root").split()
+    for keyword, *words in _section(lines):
         if keyword.lower() == "order":
             root.dofs = _dofs(lines, words)
         elif keyword.lower() == "axis":
@@ -211,8 +209,7 @@ def _read_root(lines: Lines, skeleton: AsfFile) -> None:
         elif keyword.lower() == "position":
             skeleton.root_position = _triple(lines, words)
         elif keyword.lower() == "orientation":
-            x, y, z = _triple(lines, words)
-            root.axis = (float(x), float(y), float(z))
+            root.axis = _triple(lines, words)
 
 
 def _read_bones(lines: Lines, skeleton: AsfFile) -> None:
@@ -228,8 +225,7 @@ def _read_bones(lines: Lines, skeleton: AsfFile) -> None:
             elif keyword == "length":
                 bone.length = float(lines.floats(words[:1] or ["missing"])[0])
             elif keyword == "axis":
-                x, y, z = _triple(lines, words[:3])
-                bone.axis = (float(x), float(y), float(z))
+                bone.axis = _triple(lines, words[:3])
                 bone.axis_order = _axis_order(lines, words[3] if len(words) > 3 else "XYZ")
             elif keyword == "dof":
                 bone.dofs = _dofs(lines, words)
