@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_prep.synthetic.mocap_acclaim import read_amc, read_asf
-from data_prep.synthetic.mocap_bvh import read_bvh
+from data_prep.synthetic.mocap_bvh import BvhJoint, read_bvh
 from data_prep.synthetic.mocap_clips import (
     ANKLE_HEIGHT_PER_LEG,
     ANKLES,
@@ -38,12 +38,7 @@ _SUFFIXES = (".bvh", ".amc")
 _LEAST_UPRIGHT_FRAMES = 12
 
 
-def load_clips(
-    path: Path,
-    *,
-    asf: Path | None = None,
-    amc_frames_per_s: float = AMC_FRAMES_PER_S,
-) -> Clips:
+def load_clips(path: Path) -> Clips:
     """Read every clip of a file or a folder.
 
     A first frame with arms spread that are down in the next is dropped: many files begin with the
@@ -53,10 +48,8 @@ def load_clips(
 
     Args:
         path: An NPZ file (see `mocap_npz`), a BVH or AMC file, or a folder with BVH and AMC files
-            at any depth.
-        asf: The skeleton of the AMC files; by default the ASF file beside each that has its name,
+            at any depth. The skeleton of an AMC file is the ASF file beside it that has its name,
             or its name's part before the last "_", or that is the only one.
-        amc_frames_per_s: Rate of the AMC files.
 
     Raises:
         ValueError: If a file is damaged or unsuitable, or if there is none.
@@ -75,11 +68,11 @@ def load_clips(
             files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
         if not files:
             raise ValueError(f"{path} holds no .bvh and no .amc file")
-        raw = [_read_rig(file, path, asf, amc_frames_per_s) for file in files]
+        raw = [_read_rig(file, path) for file in files]
     return Clips(_with_upright_stance([_stand(clip) for clip in raw]))
 
 
-def _read_rig(file: Path, top: Path, asf: Path | None, amc_frames_per_s: float) -> Clip:
+def _read_rig(file: Path, top: Path) -> Clip:
     """One BVH or AMC file; the floor is still where the file has it."""
     points: Points
     if file.suffix.lower() == ".bvh":
@@ -88,8 +81,8 @@ def _read_rig(file: Path, top: Path, asf: Path | None, amc_frames_per_s: float) 
         joints = human36m_joints(points, where=str(file))
         scale = _unit_mm(leg_length_mm(joints), UNITS_MM, file)
     elif file.suffix.lower() == ".amc":
-        skeleton = read_asf(asf or _skeleton_of(file))
-        points, frames_per_s = read_amc(file, skeleton).points_mm(), amc_frames_per_s
+        skeleton = read_asf(_skeleton_of(file))
+        points, frames_per_s = read_amc(file, skeleton).points_mm(), AMC_FRAMES_PER_S
         rig = str(skeleton.path)
         joints = human36m_joints(points, where=str(file))
         units = (1.0, *(unit_mm / skeleton.mm_per_unit for unit_mm in UNITS_MM))
@@ -110,7 +103,7 @@ def _read_rig(file: Path, top: Path, asf: Path | None, amc_frames_per_s: float) 
     )
 
 
-def _bvh_rig(joints: list) -> str:
+def _bvh_rig(joints: list[BvhJoint]) -> str:
     """Files with the same bones are of one rig."""
     return "bvh " + " ".join(f"{j.name}:{np.linalg.norm(j.offset):.3g}" for j in joints)
 
@@ -126,7 +119,7 @@ def _skeleton_of(file: Path) -> Path:
         return near[0]
     raise ValueError(
         f"{file} needs its skeleton: expected {file.stem}.asf beside it, or one ASF file alone, "
-        f"found {len(near)}; name it with asf="
+        f"found {len(near)}; put it there under that name"
     )
 
 

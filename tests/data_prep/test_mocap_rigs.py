@@ -384,3 +384,61 @@ def test_joints_that_cannot_be_found_are_listed(tmp_path):
     (tmp_path / "arms.bvh").write_text(rig_bvh(drop=("LeftForeArm", "Head")))
     with pytest.raises(ValueError, match=r"known as L_Elbow, L_Wrist, Head; the rig has Hips"):
         load_clips(tmp_path / "arms.bvh")
+
+
+CMU_BONES = {  # where each bone of CMU's skeletons ends, and from which it goes on
+    **{f"{side}hipjoint": (f"{side.upper()}_Hip", "root") for side in "lr"},
+    **{f"{side}femur": (f"{side.upper()}_Knee", f"{side}hipjoint") for side in "lr"},
+    **{f"{side}tibia": (f"{side.upper()}_Ankle", f"{side}femur") for side in "lr"},
+    **{"lowerback": ("Torso", "root"), "thorax": ("Neck", "lowerback")},
+    **{"lowerneck": ("Nose", "thorax"), "head": ("Head", "lowerneck")},
+    **{f"{side}clavicle": (f"{side.upper()}_Shoulder", "thorax") for side in "lr"},
+    **{f"{side}humerus": (f"{side.upper()}_Elbow", f"{side}clavicle") for side in "lr"},
+    **{f"{side}radius": (f"{side.upper()}_Wrist", f"{side}humerus") for side in "lr"},
+    **{f"{side}foot": (None, f"{side}tibia") for side in "lr"},
+    **{f"{side}hand": (None, f"{side}radius") for side in "lr"},
+}
+
+
+def cmu_asf():
+    """The skeleton of a person who stands, in CMU's units and axes: y up, z forward."""
+    ends = {"root": np.zeros(3)}
+    data, children = [], []
+    for name, (joint, parent) in CMU_BONES.items():
+        x, y, z = np.array(STANDING_CM[joint or "Pelvis"]) * 10.0 * 0.45 / 25.4
+        way = np.array([x, z, -y]) - ends[parent] if joint else np.array([0.0, -1.0, 0.0])
+        ends[name] = ends[parent] + way
+        length = np.linalg.norm(way)
+        direction = " ".join(map(str, way / length))
+        data += ["begin", f"name {name}", f"direction {direction}", f"length {length}", "end"]
+        children.append(f"{parent} {name}")
+    head = [":units", "length 0.45", "angle deg", ":root", "order TX TY TZ RX RY RZ", ":bonedata"]
+    return "\n".join([*head, *data, ":hierarchy", "begin", *children, "end"]) + "\n"
+
+
+@pytest.mark.parametrize("skeletons", [("07_02_walk",), ("any",), ("07_02", "other")])
+def test_a_motion_of_cmu_finds_its_skeleton_and_becomes_the_17_joints(tmp_path, skeletons):
+    (tmp_path / "07_02_walk.amc").write_text(
+        ":DEGREES\n1\nroot 1 17 2 0 0 0\n2\nroot 1 17 3 0 0 0\n"
+    )
+    for name in skeletons:
+        (tmp_path / f"{name}.asf").write_text(cmu_asf() if name != "other" else "no skeleton")
+    clip = load_clips(tmp_path)[0]
+    assert (clip.name, clip.action, clip.subject) == ("07_02_walk", "walk", "07")
+    assert (clip.num_frames, clip.frames_per_s) == (2, 120.0)
+    for joint, at in zip(HUMAN36M_17.joint_names, clip.joints_mm[1], strict=True):
+        expected = 10.0 * np.array(STANDING_CM[joint]) + clip.joints_mm[1, 0]
+        np.testing.assert_allclose(at, expected, atol=1e-6, err_msg=joint)
+    moved = clip.joints_mm[1] - clip.joints_mm[0]
+    np.testing.assert_allclose(moved, np.tile([0.0, -25.4 / 0.45, 0.0], (17, 1)), atol=1e-9)
+
+
+@pytest.mark.parametrize("skeletons", [(), ("01", "02")])
+def test_a_motion_without_its_skeleton_is_refused(tmp_path, skeletons):
+    path = write_acclaim(tmp_path)
+    (tmp_path / "07.asf").unlink()
+    for name in skeletons:
+        (tmp_path / f"{name}.asf").write_text(ASF)
+    message = f"07_01.amc needs its skeleton: .*, found {len(skeletons)}; put it there under"
+    with pytest.raises(ValueError, match=message):
+        load_clips(path)
