@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from data_prep.boxes import box_definition
-from data_prep.crops import Place, make_record
-from data_prep.people import MAX_BONE_MM, people_of
+from data_prep.crops import make_record
+from data_prep.people import MAX_BONE_MM
 from data_prep.progress import work_through
 from data_prep.selection import (
     ConversionConfig,
@@ -213,13 +213,7 @@ def write_shard(work: _Work, advance: Callable[[int], None]) -> _Done:
         ValueError: Naming the record, if one cannot be converted and `on_error` is "error".
         OSError: If the shard cannot be written.
     """
-    job, is_strict = work.job, work.config.on_error == "error"
-    place = Place(
-        subject=job.unit.subject,
-        action=job.unit.action,
-        subaction=job.unit.subaction,
-        split=job.split,
-    )
+    job, place, is_strict = work.job, work.job.place, work.config.on_error == "error"
     with ShardWriter(work.path, header=work.header) as shard:
 
         def leave_out(name: str, reason: str) -> None:
@@ -234,13 +228,7 @@ def write_shard(work: _Work, advance: Callable[[int], None]) -> _Done:
         except ValueError as error:
             leave_out(job.unit.name, str(error))
             return _Done(num_records=0, implausible=Counter(), notes=())
-        people = people_of(
-            take,
-            box=work.box,
-            enlarge=work.config.enlarge,
-            lens=work.config.lens,
-            is_shifted=job.is_shifted,
-        )
+        people = job.people(take, work.config, box=work.box)
         names = take.pictures.names
         for rejection in take.rejections:
             leave_out(rejection.name, rejection.reason)

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 
 from data_prep.bones import BoneTally
 from data_prep.conventions import meant_convention
-from data_prep.crops import Place, make_record
+from data_prep.crops import make_record
 from data_prep.inventory import Holding, Key, holding_of
-from data_prep.people import LENSES, People, people_of, project, with_lens
+from data_prep.people import LENSES, People, project, with_lens
 from data_prep.pictures import VideoFrames, header_problems
 from data_prep.selection import ConversionConfig, Job
 from data_prep.sheet import Cell, cell_of_record
@@ -94,13 +94,7 @@ def examine(task: Examination, advance: Callable[[int], None]) -> Findings:
             found, holding=holding_of(task.key, whole.camera_name, whole.frame), notes=whole.notes
         )
         take = job.choose(whole)
-        people = people_of(
-            take,
-            box=task.box,
-            enlarge=config.enlarge,
-            lens=config.lens,
-            is_shifted=job.is_shifted,
-        )
+        people = job.people(take, config, box=task.box)
     except ValueError as error:
         advance(job.unit.count)
         return replace(found, problems=(str(error),), num_left_out=job.unit.count)
@@ -156,9 +150,9 @@ def _convention(
 ) -> str | None:
     """What reading of the camera was meant, if the people are not in its view."""
     rows = np.flatnonzero(usable)
-    part = take.chosen(rows[:: max(len(rows) // MAX_PEOPLE, 1)])
-    counted = labelled[rows[:: max(len(rows) // MAX_PEOPLE, 1)]]
-    return meant_convention(part.joints_camera_mm, part.camera, part.image_size_px, counted)
+    rows = rows[:: max(len(rows) // MAX_PEOPLE, 1)]
+    part = take.chosen(rows)
+    return meant_convention(part.joints_camera_mm, part.camera, part.image_size_px, labelled[rows])
 
 
 def source_errors_px(take: Take, *, lens: str) -> Float[np.ndarray, "n 1"] | None:
@@ -224,22 +218,10 @@ def sketch(task: Sketch, advance: Callable[[int], None]) -> tuple[list[Cell], li
         Cells of the overlay sheet, and what went wrong with others.
     """
     job, config = task.examination.job, task.examination.config
-    place = Place(
-        subject=job.unit.subject,
-        action=job.unit.action,
-        subaction=job.unit.subaction,
-        split=job.split,
-    )
     cells: list[Cell] = []
     problems: list[str] = []
     try:
-        people = people_of(
-            job.load(),
-            box=task.examination.box,
-            enlarge=config.enlarge,
-            lens=config.lens,
-            is_shifted=job.is_shifted,
-        )
+        people = job.people(job.load(), config, box=task.examination.box)
     except ValueError:  # told by `examine`
         return cells, problems
     rows = _rows_to_show(people, count=task.count)
@@ -248,7 +230,7 @@ def sketch(task: Sketch, advance: Callable[[int], None]) -> tuple[list[Cell], li
         try:
             if isinstance(image, ValueError):
                 raise image
-            record = make_record(people, int(row), image, place=place, header=task.header)
+            record = make_record(people, int(row), image, place=job.place, header=task.header)
         except ValueError as error:
             text = str(error)
             problems.append(text if name in text else f"{name}: {text}")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from data_prep.boxes import BOXES
+from data_prep.crops import Place
 from data_prep.human36m import (
     SHIFTED,
     BenchmarkProtocol,
@@ -17,7 +18,7 @@ from data_prep.human36m import (
     protocol_by_name,
     sequences,
 )
-from data_prep.people import LENSES
+from data_prep.people import LENSES, People, people_of
 from data_prep.takes import MaskReader, Reader, Rejection, Take, Unit
 from pose3d.data.store import HUMAN36M_ACTIONS
 
@@ -121,6 +122,16 @@ class Job:
         """The shard's file."""
         return f"shard-{self.split}-{self.unit.name}.h5"
 
+    @property
+    def place(self) -> Place:
+        """Where the unit's records belong."""
+        return Place(
+            subject=self.unit.subject,
+            action=self.unit.action,
+            subaction=self.unit.subaction,
+            split=self.split,
+        )
+
     def load(self) -> Take:
         """Read the frames that take part, and their boxes; missing images become rejections.
 
@@ -143,6 +154,25 @@ class Job:
         )
         found = take.chosen(is_there).with_boxes()
         return replace(found, rejections=(*take.rejections, *rejections))
+
+    def people(self, take: Take, config: ConversionConfig, *, box: str) -> People:
+        """Complete the labels of the frames that take part.
+
+        Args:
+            take: What `load` gives.
+            config: How they are converted.
+            box: The box in force.
+
+        Raises:
+            ValueError: If the lens is asked of a camera that is not Human3.6M's.
+        """
+        return people_of(
+            take,
+            box=box,
+            enlarge=config.enlarge,
+            lens=config.lens,
+            is_shifted=self.is_shifted,
+        )
 
 
 def still_joints(take: Take) -> np.ndarray:
