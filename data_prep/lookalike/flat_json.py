@@ -21,7 +21,6 @@ from data_prep.readers.coco_json import COCO_JOINTS
 from data_prep.readers.mpii_json import MPII_JOINTS, PIXEL_STD
 from pose3d.geometry.skeleton import HUMAN36M_17
 
-TEST_SUBJECTS = (9, 11)
 FIRST_IMAGE = 391895
 _SIDES = {"left": "L", "right": "R", "l": "L", "r": "R"}
 
@@ -57,7 +56,7 @@ def photographs(world: World, *, seed: int = 0) -> Iterator[Photograph]:
     rng = np.random.default_rng(seed)
     number = 0
     for is_test in (False, True):
-        wanted = [p for p in world.performances if (p.subject in TEST_SUBJECTS) == is_test]
+        wanted = [p for p in world.performances if p.is_test == is_test]
         for pair in (wanted[start : start + 2] for start in range(0, len(wanted), 2)):
             for camera_name in world.camera_names:
                 for frame in range(min(map(len, pair))):

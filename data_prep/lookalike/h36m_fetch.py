@@ -10,14 +10,11 @@ from jaxtyping import Float, Int
 
 from data_prep.human36m import UNUSABLE_VIDEO
 from data_prep.lookalike.images import write_images
+from data_prep.lookalike.raw_metadata import ACTION_NAMES
 from data_prep.lookalike.world import Performance, World
 
-ACTION_FOLDERS = (
-    *("Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases"),
-    *("Sitting", "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog"),
-    "WalkingTogether",
-)
-"""The names of `<actionnames>` of metadata.xml from action 2 on."""
+ACTION_FOLDERS = ACTION_NAMES[1:]
+"""From action 2 on."""
 UNIVERSAL = 1.06
 """Stands for the one size that the release's universal poses give everybody."""
 MOVED_MM = 40.0
@@ -49,8 +46,7 @@ def write_h36m_fetch(
         OSError: If a file cannot be written.
     """
     for performance in world.performances:
-        key = (performance.subject, performance.action, performance.subaction)
-        names = [name for name in world.camera_names if (*key, name) not in without]
+        names = [name for name in world.camera_names if (*performance.key, name) not in without]
         place = folder / performance_folder(performance)
         place.mkdir(parents=True, exist_ok=True)
         views = [_view(world, performance, name, every_frame=every_frame) for name in names]
@@ -83,7 +79,7 @@ def _view(
     universal_mm = joints_mm[:, :1] + UNIVERSAL * (joints_mm - joints_mm[:, :1])
     frames = np.arange(len(performance))
     if not every_frame:
-        frames = _thinned(universal_mm, is_test=performance.subject in (9, 11))
+        frames = _thinned(universal_mm, is_test=performance.is_test)
     return {
         "pose/2d": points_px[frames],
         "pose/3d": joints_mm[frames],

@@ -15,7 +15,6 @@ from data_prep.lookalike.world import Performance, World, unit_name
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
 
 RAW_OF_TOOLBOX = tuple(16 if joint == 13 else joint for joint in RAW_17)
-TEST_SUBJECTS = (9, 11)
 
 
 def write_h36m_toolbox(world: World, folder: Path) -> None:
@@ -30,9 +29,8 @@ def write_h36m_toolbox(world: World, folder: Path) -> None:
     """
     records: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     for number, performance in enumerate(world.performances):
-        key = (performance.subject, performance.action, performance.subaction)
         for name in world.camera_names:
-            if (*key, name) == UNUSABLE_VIDEO:
+            if (*performance.key, name) == UNUSABLE_VIDEO:
                 continue
             unit = unit_name(performance, name)
             write_images(
@@ -44,7 +42,7 @@ def write_h36m_toolbox(world: World, folder: Path) -> None:
                 name=unit + "_{:06d}.jpg",
             )
             video_id = 4 * number + HUMAN36M_CAMERA_NAMES.index(name)
-            split = "validation" if performance.subject in TEST_SUBJECTS else "train"
+            split = "validation" if performance.is_test else "train"
             records[split] += _records(world, performance, name, video_id=video_id)
     (folder / "annot").mkdir(parents=True, exist_ok=True)
     for split, content in records.items():

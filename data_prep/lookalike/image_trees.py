@@ -5,7 +5,8 @@ from pathlib import Path
 
 from data_prep.lookalike.h36m_fetch import performance_folder
 from data_prep.lookalike.images import write_images
-from data_prep.lookalike.video import write_video
+from data_prep.lookalike.mmpose import sequence_name
+from data_prep.lookalike.video import film
 from data_prep.lookalike.world import Performance, World, unit_name
 
 VIDEO_SURPLUS = 2
@@ -15,8 +16,7 @@ _Place = Callable[[Performance, str], tuple[str, str]]
 
 
 def _mmpose(performance: Performance, camera_name: str) -> tuple[str, str]:
-    name = performance.file_name.replace(" ", "_")
-    name = f"S{performance.subject}_{name}.{camera_name}"
+    name = sequence_name(performance, camera_name)
     return f"S{performance.subject}/{name}", f"{name}_{{:06d}}.jpg"
 
 
@@ -85,7 +85,4 @@ def _write_video(world: World, performance: Performance, camera_name: str, folde
     """One video with a few frames more than poses, like the release's."""
     path = folder / f"S{performance.subject}/Videos/{performance.file_name}.{camera_name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
-    last = len(performance) - 1
-    frames = [*range(last + 1), *[last] * VIDEO_SURPLUS]
-    images = (world.painter.image(performance, camera_name, frame) for frame in frames)
-    write_video(path, images, size_px=world.image_size_px(performance.subject, camera_name))
+    film(path, world, performance, camera_name, count=len(performance) + VIDEO_SURPLUS)

@@ -65,8 +65,7 @@ def write_learnable_triangulation(
         rows["frame_idx"] = np.arange(0, len(performance), every)
         rows["keypoints"] = performance.joints_world_mm[::every][:, LEARNABLE_FROM_17]
         for name in world.camera_names:
-            key = (performance.subject, performance.action, performance.subaction, name)
-            if key in without:
+            if (*performance.key, name) in without:
                 continue
             column = HUMAN36M_CAMERA_NAMES.index(name)
             for row in rows:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from data_prep.human36m import SHIFTED, UNUSABLE_VIDEO
+from data_prep.human36m import UNUSABLE_VIDEO
 from data_prep.lookalike.images import write_images
 from data_prep.lookalike.raw import shifted, write_cdf
 from data_prep.lookalike.raw_metadata import metadata_xml
@@ -38,16 +38,15 @@ def write_metro(
     """
     num_frames = {}
     for performance in world.performances:
-        key = (performance.subject, performance.action, performance.subaction)
-        labelled = shifted(performance) if is_shifted and key in SHIFTED else performance
+        labelled = shifted(performance) if is_shifted else performance
         place = folder / f"S{performance.subject}"
         poses = place / "MyPoseFeatures/D3_Positions" / f"{performance.file_name}.cdf"
         poses.parent.mkdir(parents=True, exist_ok=True)
         write_cdf(poses, labelled.joints32_world_mm)
-        num_frames[key] = (*[len(performance) + 2] * 4, 4 * len(performance))
+        num_frames[performance.key] = (*[len(performance) + 2] * 4, 4 * len(performance))
         frames = [f for f in range(len(performance)) if any(f % step == 0 for step in every)]
         for name in world.camera_names:
-            if (*key, name) == UNUSABLE_VIDEO:
+            if (*performance.key, name) == UNUSABLE_VIDEO:
                 continue
             stem = f"{performance.file_name}.{name}"
             write_images(

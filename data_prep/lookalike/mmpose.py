@@ -13,7 +13,6 @@ from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
 ROWS_STATED = {"54138969": 1002, "55011271": 1000, "58860488": 1000, "60457274": 1002}
 """Image heights as cameras.pkl states them, of S7 too, whose images all have 1002."""
-TEST_SUBJECTS = (9, 11)
 
 
 def sequence_name(performance: Performance, camera_name: str) -> str:
@@ -44,19 +43,18 @@ def write_mmpose(
     for split in ("train", "test"):
         rows: dict[str, list[np.ndarray]] = {}
         for performance in world.performances:
-            if (performance.subject in TEST_SUBJECTS) != (split == "test"):
+            if performance.is_test != (split == "test"):
                 continue
             for name in world.camera_names:
                 view = _rows(world, performance, name, every=every)
-                key = (performance.subject, performance.action, performance.subaction, name)
-                if key == UNUSABLE_VIDEO:
-                    view = {k: v for k, v in view.items() if k != "imgname"}
+                if (*performance.key, name) == UNUSABLE_VIDEO:
+                    del view["imgname"]
                     if not labels_of_unusable_video:
                         continue
                 else:
                     _write_sequence(world, performance, name, folder, every=every)
-                for key_name, values in view.items():
-                    rows.setdefault(key_name, []).append(values)
+                for key, values in view.items():
+                    rows.setdefault(key, []).append(values)
         if rows:
             joined = {key: np.concatenate(values) for key, values in rows.items()}
             np.savez(rate / f"h36m_{split}.npz", **joined)  # type: ignore[arg-type]

@@ -17,7 +17,6 @@ from data_prep.readers.own_cameras import MM_PER_UNIT
 from data_prep.readers.own_people import SPACES
 from pose3d.geometry.skeleton import HUMAN36M_17
 
-TEST_SUBJECTS = (9, 11)
 _AXES = "xyz"
 
 
@@ -88,6 +87,7 @@ def _tables(
                 first=0,
             )
             values = _values(world, performance, name, space=space) / _divisor(space, unit)
+            root_mm = _values(world, performance, name, space="camera")[:, HUMAN36M_17.root, 2]
             for frame in frames:
                 person = {
                     "image": files[frame],
@@ -96,7 +96,7 @@ def _tables(
                     "action": action_name(performance.action),
                     "take": performance.subaction,
                     "frame": frame,
-                    "split": "test" if performance.subject in TEST_SUBJECTS else "train",
+                    "split": "test" if performance.is_test else "train",
                     "space": space,
                     "unit": unit,
                     "joints": dict(
@@ -104,9 +104,7 @@ def _tables(
                     ),
                 }
                 if space == "image+relative-depth":
-                    person["root_depth"] = (
-                        _root_depth(world, performance, name, frame) / (MM_PER_UNIT[unit])
-                    )
+                    person["root_depth"] = float(root_mm[frame]) / MM_PER_UNIT[unit]
                 people.append(person)
     return people, cameras
 
@@ -151,12 +149,6 @@ def _values(
     if space == "image+relative-depth":
         depth_mm = depth_mm - depth_mm[:, HUMAN36M_17.root, None]
     return np.concatenate([pixels, depth_mm], axis=-1)
-
-
-def _root_depth(world: World, performance: Performance, name: str, frame: int) -> float:
-    """Depth of the pelvis, millimetres."""
-    values = _values(world, performance, name, space="camera")
-    return float(values[frame, HUMAN36M_17.root, 2])
 
 
 def _divisor(space: str, unit: str) -> Float[np.ndarray, " c"]:

@@ -76,7 +76,7 @@ class PhotographPainter:
 
     def _photograph(self, performance: Performance, camera_name: str, frame: int) -> Photograph:
         """Draw a frame, unless it was the last one drawn."""
-        key = (performance.subject, performance.action, performance.subaction, camera_name, frame)
+        key = (*performance.key, camera_name, frame)
         if key not in self._last:
             photograph = self._studio.photograph(
                 performance.subject,

@@ -11,9 +11,8 @@ from jaxtyping import Float
 
 from data_prep.human36m import SHIFT_MM, SHIFTED, UNUSABLE_VIDEO
 from data_prep.lookalike.raw_metadata import metadata_xml
-from data_prep.lookalike.video import write_video
+from data_prep.lookalike.video import film
 from data_prep.lookalike.world import Performance, World
-from data_prep.pictures import Image
 from data_prep.readers.raw_tree import KINDS
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
@@ -53,10 +52,9 @@ def write_raw(
     extra_frames = extra_frames or _usual_extra_frames
     num_frames = {}
     for number, performance in enumerate(world.performances):
-        key = (performance.subject, performance.action, performance.subaction)
         frames = [len(performance) + extra_frames(performance, c) for c in HUMAN36M_CAMERA_NAMES]
-        num_frames[key] = (*frames, 4 * len(performance) + number % 4)
-        labelled = shifted(performance) if is_shifted and key in SHIFTED else performance
+        num_frames[performance.key] = (*frames, 4 * len(performance) + number % 4)
+        labelled = shifted(performance) if is_shifted else performance
         _write_poses(world, labelled, root, is_native=is_native)
         for name in world.camera_names:
             count = frames[HUMAN36M_CAMERA_NAMES.index(name)]
@@ -70,7 +68,9 @@ def write_raw(
 
 
 def shifted(performance: Performance) -> Performance:
-    """The performance 200 mm off along the world's x axis, as the release has three of S9's."""
+    """The performance as the release has it: three of S9's lie 200 mm off along the world's x."""
+    if performance.key not in SHIFTED:
+        return performance
     moved = performance.joints32_world_mm + np.array(SHIFT_MM)
     return replace(performance, joints32_world_mm=moved)
 
@@ -146,22 +146,11 @@ def _write_video(
     world: World, performance: Performance, camera_name: str, root: Path, *, count: int
 ) -> None:
     path = _path(root, performance, "video", camera_name, is_native=True)
-    key = (performance.subject, performance.action, performance.subaction, camera_name)
-    if key == UNUSABLE_VIDEO:
+    if (*performance.key, camera_name) == UNUSABLE_VIDEO:
         path.write_bytes(bytes(4096))
     else:
-        size = world.image_size_px(performance.subject, camera_name)
-        write_video(path, _frames(world, performance, camera_name, count), size_px=size)
+        film(path, world, performance, camera_name, count=count)
     _write_all(path.parent, ".mp4", camera_name)
-
-
-def _frames(
-    world: World, performance: Performance, camera_name: str, count: int
-) -> Iterator[Image]:
-    """Frames of a video; the last one stands still after the last pose."""
-    for number in range(count):
-        frame = min(number, len(performance) - 1)
-        yield world.painter.image(performance, camera_name, frame)
 
 
 def _masks(world: World, performance: Performance, camera_name: str) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Write images to an h264 video."""
+"""Write h264 videos, of any images and of performances."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,9 +6,31 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_prep.lookalike.world import Performance, World
 from data_prep.pictures import Image
 
 FRAMES_PER_S = 50
+
+
+def film(
+    path: Path, world: World, performance: Performance, camera_name: str, *, count: int
+) -> None:
+    """Write what a camera saw of a performance; the last frame stands still after the last pose.
+
+    Args:
+        path: The file.
+        world: Its painter draws.
+        performance: What is seen.
+        camera_name: Who sees it.
+        count: Frames of the video.
+
+    Raises:
+        ValueError: If PyAV is missing.
+    """
+    last = len(performance) - 1
+    frames = (min(number, last) for number in range(count))
+    images = (world.painter.image(performance, camera_name, frame) for frame in frames)
+    write_video(path, images, size_px=world.image_size_px(performance.subject, camera_name))
 
 
 def write_video(path: Path, images: Iterable[Image], *, size_px: tuple[int, int]) -> None:

@@ -51,9 +51,19 @@ class Performance:
     joints32_world_mm: Float[np.ndarray, "n 32 3"]
 
     @property
+    def key(self) -> tuple[int, int, int]:
+        """Subject, action and subaction."""
+        return self.subject, self.action, self.subaction
+
+    @property
+    def is_test(self) -> bool:
+        """Whether the subject is of the usual test set, S9 and S11."""
+        return self.subject in (9, 11)
+
+    @property
     def file_name(self) -> str:
         """Base name of its files in the release, e.g. "WalkingDog 1"."""
-        return sequences()[self.subject, self.action, self.subaction].file_name
+        return sequences()[self.key].file_name
 
     @property
     def joints_world_mm(self) -> Float[np.ndarray, "n 17 3"]:
@@ -309,12 +319,7 @@ class PaintedFrames:
 
 def unit_name(performance: Performance, camera_name: str) -> str:
     """The name of what one camera saw, in Human3.6M's manner."""
-    return human36m_unit_name(
-        performance.subject,
-        performance.action,
-        performance.subaction,
-        HUMAN36M_CAMERA_NAMES.index(camera_name) + 1,
-    )
+    return human36m_unit_name(*performance.key, HUMAN36M_CAMERA_NAMES.index(camera_name) + 1)
 
 
 class WorldReader:
