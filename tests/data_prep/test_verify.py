@@ -119,6 +119,14 @@ def test_labels_broken_after_writing_are_found(store):
     assert problems[1] == f"{store.record_name(5)}: a label is not finite"
 
 
+def test_a_lens_that_folds_over_is_found(store):
+    """Where image radius falls again as rays diverge, a pixel leads back to another ray."""
+    store.cameras.radial[:, 0] = -40.0
+    told = [problem for problem in check_records(store) if "lifting back misses" in problem]
+    assert len(told) == len(store)
+    assert told[0].startswith(store.record_name(0))
+
+
 def test_unlike_sides_of_a_subject_are_found(store):
     joints = store.records.joints_camera_mm
     joints[:, 6] += 0.4 * (joints[:, 6] - joints[:, 5])  # every left shank, by 40 %
