@@ -202,18 +202,18 @@ def _compose(
     Returns:
         Camera z of the furniture in the picture; None where there is none.
     """
-    part = picture[tile.rows, tile.columns]
+    area = (tile.rows, tile.columns)
+    part = picture[area]
     clear = (255 - person[..., 3:]) * np.float32(1 / 255)
+    with_person = part * clear + person[..., :3]
     if view.before is None:
-        part *= clear
-        part += person[..., :3]
+        part[:] = with_person
         return None
     matrix = picture_from_view[:2]
     layer = cv2.warpAffine(view.before.colours, matrix, size_px)
     shown_rows, shown_columns = (np.flatnonzero(layer[..., 3].max(axis=i)) for i in (1, 0))
     if not len(shown_rows):
-        part *= clear
-        part += person[..., :3]
+        part[:] = with_person
         return None
     depth = cv2.warpAffine(
         view.before.depth_mm,
@@ -222,8 +222,6 @@ def _compose(
         flags=cv2.INTER_NEAREST,
         borderValue=float("inf"),
     )
-    area = (tile.rows, tile.columns)
-    with_person = part * clear + person[..., :3]
     layer_clear = (255 - layer[..., 3:]) * np.float32(1 / 255)
     shown = (
         slice(shown_rows[0], shown_rows[-1] + 1),
