@@ -179,10 +179,9 @@ def _renderer_begun_with(directory: Path, chunks: list[Chunk]) -> str | None:
 
 
 def _studio(job: _Job) -> Studio:
-    size = job.header.crop_size_px
     return Studio(
         job.seed,
-        crop_size_px=size,
+        crop_size_px=job.header.crop_size_px,
         margin=job.header.margin,
         renderer=open_renderer(job.renderer),
         motions=job.motions,

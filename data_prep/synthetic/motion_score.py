@@ -61,8 +61,9 @@ class Score:
     )
     place: np.ndarray = field(default_factory=lambda: np.zeros(3))
     """x, y and heading where the moves so far end."""
-    channels: dict[str, Channel] = field(default_factory=dict)
-    feet: dict[str, FootTrack] = field(default_factory=dict)
+    start_place: np.ndarray = field(init=False)
+    channels: dict[str, Channel] = field(init=False)
+    feet: dict[str, FootTrack] = field(init=False, default_factory=dict)
     spans: list[Span] = field(default_factory=list)
     seat: Seat | None = None
 
@@ -72,7 +73,7 @@ class Score:
         values |= {f"{name}_turn": np.zeros(3) for name in TRUNK}
         values |= {"pelvis": np.array([self.style.lean_rad, 0.0, 0.0]), "offset": np.zeros(2)}
         values |= {"height": self.standing_mm(self.style.extension), "shift": 0.0, "load": 1.0}
-        values |= {"l_knee": 0.0, "r_knee": 0.0, "swing": 1.0}
+        values |= {"l_knee": 0.0, "r_knee": 0.0}
         self.channels = {n: Channel(value=np.asarray(value)) for n, value in values.items()}
         foot = foot_of(self.body)
         stance = self.stance()

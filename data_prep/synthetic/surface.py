@@ -47,7 +47,9 @@ class BodySurface:
         self.landmarks: dict[str, Float[np.ndarray, "3"]] = dict(
             zip(names, model.mean_mm[num_vertices:], strict=True)
         )
-        bone_parts = np.array([_PARTS[n.removeprefix("l_").removeprefix("r_")] for n in names[:23]])
+        bone_parts = np.array(
+            [_PARTS[name.removeprefix("l_").removeprefix("r_")] for name in model.bone_names]
+        )
         self._part_weights = np.stack(
             [model.weights[:, bone_parts == part].sum(axis=1) for part in range(HEAD + 1)], axis=1
         )
@@ -68,7 +70,7 @@ class BodySurface:
 
     def _along(self, start: str, middle: str, end: str) -> Float[np.ndarray, " vertices"]:
         """Place along a limb: 0 at its start, 1 at its middle joint, 2 at its end; both sides."""
-        mirrored = self.places_mm * [1.0, 1.0, 1.0]
+        mirrored = self.places_mm.copy()
         mirrored[:, 0] = np.abs(mirrored[:, 0])
         places = []
         for first, second in ((start, middle), (middle, end)):

@@ -101,9 +101,7 @@ def draw_look(rng: np.random.Generator, *, femininity: float) -> Look:
         sock=float(u(1.55, 1.95)) if rng.random() < 0.5 else 2.0,
         has_belt=rng.random() < 0.3,
         hairline=2.0 if is_bald else float(u(0.4, 0.62)),
-        hair_length_mm=float(u(80.0, 330.0))
-        if has_long_hair and not is_bald
-        else float(u(0.0, 40.0)),
+        hair_length_mm=float(u(80.0, 330.0) if has_long_hair else u(0.0, 40.0)),
         has_cap=rng.random() < 0.12,
         beard_mm=float(u(15.0, 60.0)) if rng.random() < 0.3 * (1.0 - femininity) else 0.0,
         has_glasses=rng.random() < 0.15,
