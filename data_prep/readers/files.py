@@ -72,6 +72,19 @@ def float_array(
     return array
 
 
+def person_box(annotation: Mapping) -> Float[np.ndarray, " 4"]:
+    """The entry `bbox`: left, top, width, height, pixels.
+
+    Raises:
+        KeyError, TypeError: If there is none, or it holds no numbers.
+        ValueError: If it has another shape or no area, or is not finite.
+    """
+    box = float_array(annotation, "bbox", (4,))
+    if not (box[2:] > 0).all():
+        raise ValueError(f"bbox {box.tolist()} has no area; expected x, y, width, height in pixels")
+    return box
+
+
 def image_size(image: Mapping) -> tuple[int, int]:
     """Width and height that a record states, pixels.
 

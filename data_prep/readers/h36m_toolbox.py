@@ -29,7 +29,13 @@ from data_prep.pictures import ImageFiles
 from data_prep.readers.files import digest_of_files
 from data_prep.readers.sampling import protocol_of_frames
 from data_prep.readers.unpickle import load_pickle
-from data_prep.readers.views import UNUSABLE_NOTE, View, recognised_camera, renumbered_step
+from data_prep.readers.views import (
+    UNUSABLE_NOTE,
+    View,
+    camera_arrays,
+    recognised_camera,
+    renumbered_step,
+)
 from data_prep.takes import LazyTake, Take
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
 from pose3d.geometry.skeleton import HUMAN36M_17
@@ -196,12 +202,7 @@ def _camera(entry: Mapping[str, Any], view: View, *, path: Path) -> Camera:
     """The camera of a record."""
     name = f"{path}, camera {view.camera_name} of S{view.subject}"
     shapes = {"R": (3, 3), "T": (3,), "k": (3,), "p": (2,), "fx": (), "fy": (), "cx": (), "cy": ()}
-    values = {}
-    for key, shape in shapes.items():
-        try:
-            values[key] = np.asarray(entry[key], np.float64).reshape(shape)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name}: {key} is missing or not of shape {shape}") from error
+    values = camera_arrays(entry, shapes, name=name)
     camera, _ = recognised_camera(
         view.subject,
         view.camera_name,

@@ -11,6 +11,7 @@ rows as there are images are read as one row per image.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,20 +126,13 @@ class MetroReader:
                 self.missing.append(f"file {path} is missing")
                 return None
         self._poses[subject, base] = poses
-        key = (*numbers, camera_name)
-        one = {key: cameras[camera_name]}
         read = partial(
             _take,
             view,
             poses=poses,
             boxes=boxes,
             camera=self._camera(view, base),
-            tree=ImageTree(
-                folder=self._root,
-                kind=self._tree.kind,
-                sequences=one,
-                first_number=self._tree.first_number,
-            ),
+            tree=replace(self._tree, sequences={(*numbers, camera_name): cameras[camera_name]}),
         )
         return view.unit(split=None, count=sequences()[numbers].num_poses, read=read)
 

@@ -28,7 +28,7 @@ from data_prep.pictures import ImageFiles
 from data_prep.readers.files import digest_of_files
 from data_prep.readers.npz_rows import array_facts, read_rows, row_blocks
 from data_prep.readers.unpickle import load_pickle
-from data_prep.readers.views import UNUSABLE_NOTE, View, recognised_camera
+from data_prep.readers.views import UNUSABLE_NOTE, View, camera_arrays, recognised_camera
 from data_prep.takes import LazyTake, Take
 from pose3d.geometry.camera import Camera
 from pose3d.geometry.skeleton import HUMAN36M_17
@@ -235,12 +235,7 @@ def _camera(cameras: dict[Any, Any], view: View, *, path: Path) -> Camera:
     if key not in cameras:
         raise ValueError(f"{name} is missing; make the file again with preprocess_h36m.py")
     shapes = {"R": (3, 3), "T": (3,), "f": (2,), "c": (2,), "k": (3,), "p": (2,)}
-    values = {}
-    for letter, shape in shapes.items():
-        try:
-            values[letter] = np.asarray(cameras[key][letter], np.float64).reshape(shape)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name}: {letter} is missing or not of shape {shape}") from error
+    values = camera_arrays(cameras[key], shapes, name=name)
     camera, _ = recognised_camera(
         view.subject,
         view.camera_name,

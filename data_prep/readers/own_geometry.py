@@ -45,7 +45,8 @@ def to_camera(
     space = np.array([person.space for person in people])
     if (rows := np.flatnonzero(space == "world")).size:
         joints[rows] = _of(camera, rows).world_to_camera(torch.from_numpy(joints[rows])).numpy()
-    for row in np.flatnonzero(np.char.startswith(space, "image")).tolist():
+    in_image = np.flatnonzero(np.char.startswith(space, "image"))
+    for row in in_image.tolist():
         depth_mm = joints[row, :, 2]
         if space[row] == "image+relative-depth":
             root_mm = people[row].root_depth_mm
@@ -53,11 +54,10 @@ def to_camera(
         usual_mm = depth_mm[has_depth[row]].mean() if has_depth[row].any() else NOMINAL_DEPTH_MM
         joints[row, :, 2] = np.where(has_depth[row], depth_mm, usual_mm)
     labelled = np.isfinite(joints[..., 0])
-    rows = np.flatnonzero(np.char.startswith(space, "image"))
-    if rows.size:
-        pixels = np.where(labelled[rows, :, None], joints[rows, :, :2], 0)
-        rays = _of(camera, rows).image_to_rays(torch.from_numpy(pixels)).numpy()
-        joints[rows, :, :2] = rays * joints[rows, :, 2:]
+    if in_image.size:
+        pixels = np.where(labelled[in_image, :, None], joints[in_image, :, :2], 0)
+        rays = _of(camera, in_image).image_to_rays(torch.from_numpy(pixels)).numpy()
+        joints[in_image, :, :2] = rays * joints[in_image, :, 2:]
     joints[~labelled] = np.nan
     return joints, has_depth & labelled
 

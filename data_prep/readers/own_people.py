@@ -132,7 +132,7 @@ def read_people(
     taken: dict[tuple, str] = {}
     for row in rows:
         try:
-            person = read_person(row, joints, cameras, frame=0)
+            person = read_person(row, joints, cameras)
             sequence = (person.subject, person.action, person.take, person.camera)
             if row.is_empty("frame"):
                 person = replace(person, frame=counts[sequence])
@@ -157,16 +157,13 @@ def read_people(
     return people, faults
 
 
-def read_person(
-    row: Row, joints: Mapping[int, str], cameras: Mapping[str, OwnCamera], *, frame: int
-) -> OwnPerson:
-    """Read one row of a table of people.
+def read_person(row: Row, joints: Mapping[int, str], cameras: Mapping[str, OwnCamera]) -> OwnPerson:
+    """Read one row of a table of people; its frame is 0 where none is given.
 
     Args:
         row: The row.
         joints: From `joint_columns`.
         cameras: The cameras by name; a row that names none has the only one.
-        frame: Frame number where the row has none.
 
     Raises:
         ValueError: Naming file, line and column.
@@ -200,7 +197,7 @@ def read_person(
         subject=_subject(row),
         action=row.text("action", default=DEFAULT_ACTION),
         take=row.whole("take", default=1),
-        frame=row.whole("frame", default=frame),
+        frame=row.whole("frame", default=0),
         space=space,
         values=values,
         visible=visible,

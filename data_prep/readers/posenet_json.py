@@ -26,7 +26,6 @@ from data_prep.people import camera_name_of, check_millimetres, decide_translati
 from data_prep.pictures import ImageFiles
 from data_prep.readers.files import read_boxes, sha256
 from data_prep.readers.posenet_labels import (
-    CameraValues,
     SubjectLabels,
     ViewNumbers,
     ViewRows,
@@ -34,6 +33,7 @@ from data_prep.readers.posenet_labels import (
     read_subject,
 )
 from data_prep.readers.sampling import protocol_of_frames
+from data_prep.readers.views import CameraValues
 from data_prep.takes import LazyTake, Rejection, Take, human36m_unit_name
 from pose3d.geometry.camera import Camera
 from pose3d.geometry.skeleton import HUMAN36M_17

@@ -9,23 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from data_prep.human36m import action_name
-from data_prep.readers.files import float_array, image_size, read_json
-from data_prep.readers.rle_json import load_pairs
+from data_prep.readers.files import image_size, person_box, read_json
+from data_prep.readers.rle_json import NUMBER_KEYS, load_pairs
+from data_prep.readers.views import CameraValues
 from pose3d.data.store import INT32_MAX
 
 ViewNumbers = tuple[int, int, int]
 """Action (2 to 16), subaction and camera (1 to 4)."""
-_KEYS = ("subject", "action_idx", "subaction_idx", "cam_idx", "frame_idx")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CameraValues:
-    """A camera as the file has it."""
-
-    rotation: Float[np.ndarray, "3 3"]
-    translation_mm: Float[np.ndarray, " 3"]
-    focal_px: Float[np.ndarray, " 2"]
-    principal_point_px: Float[np.ndarray, " 2"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +120,7 @@ class _Rows:
             self._views.setdefault(numbers, []).append(row)
 
     def _parse(self, image: Mapping, annotation: Mapping) -> tuple[ViewNumbers, tuple]:
-        subject, action, subaction, camera, frame = (int(image[key]) for key in _KEYS)
+        subject, action, subaction, camera, frame = (int(image[key]) for key in NUMBER_KEYS)
         if subject != self.subject:
             raise ValueError(f"is of subject {subject} in the file of subject {self.subject}")
         action_name(action)
@@ -141,9 +131,7 @@ class _Rows:
         ):
             if not 0 <= number <= INT32_MAX:
                 raise ValueError(f"{key} is {number}, must be 0 to {INT32_MAX}")
-        box = float_array(annotation, "bbox", (4,))
-        if not (box[2:] > 0).all():
-            raise ValueError(f"bbox {box.tolist()} has no area; expected x, y, width, height in px")
+        box = person_box(annotation)
         visible = np.array(annotation.get("keypoints_vis", [True] * 17), bool)
         if visible.shape != (17,):
             raise ValueError(f"keypoints_vis has shape {visible.shape}, expected (17,)")
@@ -215,7 +203,7 @@ def _read_pairs(
     poses: dict[str, dict[str, dict[str, Any]]] = {}
     for image, annotation in load_pairs(path):
         try:
-            action, subaction, camera, frame = (str(int(image[key])) for key in _KEYS[1:])
+            action, subaction, camera, frame = (str(int(image[key])) for key in NUMBER_KEYS[1:])
             first = cameras.setdefault(camera, image["cam_param"])
             if image["cam_param"] != first:
                 raise ValueError("cam_param differs from that of its camera's other images")
@@ -234,19 +222,7 @@ def _cameras(path: Path, content: Mapping) -> dict[int, CameraValues]:
     cameras = {}
     for number, values in content.items():
         try:
-            rotation = float_array(values, "R", (3, 3))
-            is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
-            if not is_rotation or np.linalg.det(rotation) < 0:
-                raise ValueError("R is not a rotation")
-            focal = float_array(values, "f", (2,))
-            if not (focal > 0).all():
-                raise ValueError(f"f is {focal.tolist()} px, must be > 0")
-            cameras[int(number)] = CameraValues(
-                rotation=rotation,
-                translation_mm=float_array(values, "t", (3,)),
-                focal_px=focal,
-                principal_point_px=float_array(values, "c", (2,)),
-            )
+            cameras[int(number)] = CameraValues.read(values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: camera {number!r} is not of this layout ({type(error).__name__}: "

@@ -28,7 +28,15 @@ import torch
 from data_prep.human36m import action_name
 from data_prep.people import camera_name_of, check_millimetres, decide_translation
 from data_prep.pictures import ImageFiles
-from data_prep.readers.files import float_array, image_size, read_boxes, read_json, sha256
+from data_prep.readers.files import (
+    float_array,
+    image_size,
+    person_box,
+    read_boxes,
+    read_json,
+    sha256,
+)
+from data_prep.readers.views import CameraValues
 from data_prep.takes import LazyTake, Rejection, Take, human36m_unit_name
 from pose3d.data.store import INT32_MAX
 from pose3d.geometry.camera import Camera
@@ -36,20 +44,18 @@ from pose3d.geometry.skeleton import HUMAN36M_17
 
 TRAIN_PATTERN = "Sample_trainmin_train_*protocol_2.json"
 TEST_PATTERN = "Sample_64_test_*protocol_2.json"
+NUMBER_KEYS = ("subject", "action_idx", "subaction_idx", "cam_idx", "frame_idx")
 _FILE_NAME = re.compile(r"s_(\d+)_act_(\d+)_subact_(\d+)_ca_(\d+)_(\d+)\.\w+$")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Label:
-    """One pair, parsed; the translation not yet interpreted."""
+    """One pair, parsed."""
 
     file_name: str
     split: str
     image_size_px: tuple[int, int]
-    rotation: np.ndarray
-    translation_mm: np.ndarray
-    focal_px: np.ndarray
-    principal_point_px: np.ndarray
+    camera: CameraValues
     radial: np.ndarray
     tangential: np.ndarray
     box_xywh_px: np.ndarray
@@ -123,10 +129,10 @@ class RleJsonReader:
         joints = np.stack([label.joints_world_mm for label in labels])
         check_millimetres(joints, name="keypoints_world")
         translation, why = decide_translation(
-            np.stack([label.rotation for label in labels]),
-            np.stack([label.translation_mm for label in labels]),
-            np.stack([label.focal_px for label in labels]),
-            np.stack([label.principal_point_px for label in labels]),
+            np.stack([label.camera.rotation for label in labels]),
+            np.stack([label.camera.translation_mm for label in labels]),
+            np.stack([label.camera.focal_px for label in labels]),
+            np.stack([label.camera.principal_point_px for label in labels]),
             joints,
             np.array([label.image_size_px for label in labels]),
             asked=asked,
@@ -186,17 +192,17 @@ def _take(items: tuple[Label | Rejection, ...], *, folder: Path, translation: st
         (item for item in items if isinstance(item, Label)), key=lambda label: label.numbers[4]
     )
     count = len(labels)
-    rotation = np.array([label.rotation for label in labels]).reshape(count, 3, 3)
-    centre = np.array([label.translation_mm for label in labels]).reshape(count, 3)
+    cameras = [label.camera for label in labels]
+    rotation = np.array([camera.rotation for camera in cameras]).reshape(count, 3, 3)
+    centre = np.array([camera.translation_mm for camera in cameras]).reshape(count, 3)
+    point_px = np.array([camera.principal_point_px for camera in cameras]).reshape(count, 2)
     if translation == "minus-rc":
         centre = -np.einsum("nji,nj->ni", rotation, centre)
     camera = Camera.from_parameters(
         rotation=rotation,
         centre_world_mm=centre,
-        focal_px=np.array([label.focal_px for label in labels]).reshape(count, 2),
-        principal_point_px=np.array([label.principal_point_px for label in labels]).reshape(
-            count, 2
-        ),
+        focal_px=np.array([camera.focal_px for camera in cameras]).reshape(count, 2),
+        principal_point_px=point_px,
         radial=np.array([label.radial for label in labels]).reshape(count, 3),
         tangential=np.array([label.tangential for label in labels]).reshape(count, 2),
     )
@@ -295,23 +301,13 @@ def parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
     if len(bad):
         names = ", ".join(HUMAN36M_17.joint_names[j] for j in bad)
         raise ValueError(f"keypoints_world of {names} is not finite")
-    box = float_array(annotation, "bbox", (4,))
-    if not (box[2:] > 0).all():
-        raise ValueError(f"bbox {box.tolist()} has no area; expected x, y, width, height in pixels")
-    rotation = float_array(camera, "R", (3, 3))
-    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
-        raise ValueError("cam_param.R is not a rotation")
-    focal = float_array(camera, "f", (2,))
-    if not (focal > 0).all():
-        raise ValueError(f"cam_param.f is {focal.tolist()} px, must be > 0")
+    box = person_box(annotation)
+    values = CameraValues.read(camera, name="cam_param.")
     return Label(
         file_name=str(image["file_name"]),
         split=split,
         image_size_px=image_size(image),
-        rotation=rotation,
-        translation_mm=float_array(camera, "t", (3,)),
-        focal_px=focal,
-        principal_point_px=float_array(camera, "c", (2,)),
+        camera=values,
         radial=float_array(camera, "k", (3,)) if "k" in camera else np.zeros(3),
         tangential=float_array(camera, "p", (2,)) if "p" in camera else np.zeros(2),
         box_xywh_px=box,
@@ -322,7 +318,7 @@ def parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
 
 def _numbers(image: Mapping) -> tuple[int, int, int, int, int]:
     """Subject, action, subaction, camera and frame, from the keys or the file's name."""
-    keys = ("subject", "action_idx", "subaction_idx", "cam_idx", "frame_idx")
+    keys = NUMBER_KEYS
     if all(key in image for key in keys):
         subject, action, subaction, camera, frame = (int(image[key]) for key in keys)
     elif match := _FILE_NAME.search(image["file_name"]):

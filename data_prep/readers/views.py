@@ -1,13 +1,15 @@
 """One camera's view of one performance of Human3.6M, and its cameras in whatever convention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from data_prep.human36m import SUBJECTS, UNUSABLE_VIDEO, action_name, sequences
+from data_prep.readers.files import float_array
 from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.takes import LazyTake, Take, human36m_unit_name
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
@@ -95,6 +97,64 @@ UNUSABLE_NOTE = (
     "left out S11 Directions, take 2, camera 54138969 (file Directions.54138969): its video cannot "
     "be used"
 )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CameraValues:
+    """A camera as PoseNet's layouts have it; the translation not yet interpreted."""
+
+    rotation: Float[np.ndarray, "3 3"]
+    translation_mm: Float[np.ndarray, " 3"]
+    focal_px: Float[np.ndarray, " 2"]
+    principal_point_px: Float[np.ndarray, " 2"]
+
+    @classmethod
+    def read(cls, entry: Mapping, *, name: str = "") -> "CameraValues":
+        """Check R, t, f and c of an entry.
+
+        Args:
+            entry: The camera.
+            name: What stands before R and f in messages.
+
+        Raises:
+            KeyError, TypeError: If one is not there, or holds no numbers.
+            ValueError: If one has another shape, is not finite, or is no rotation or focal length.
+        """
+        rotation = float_array(entry, "R", (3, 3))
+        is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+        if not is_rotation or np.linalg.det(rotation) < 0:
+            raise ValueError(f"{name}R is not a rotation")
+        focal = float_array(entry, "f", (2,))
+        if not (focal > 0).all():
+            raise ValueError(f"{name}f is {focal.tolist()} px, must be > 0")
+        return cls(
+            rotation=rotation,
+            translation_mm=float_array(entry, "t", (3,)),
+            focal_px=focal,
+            principal_point_px=float_array(entry, "c", (2,)),
+        )
+
+
+def camera_arrays(
+    entry: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, name: str
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """The parts of a camera's entry, float64.
+
+    Args:
+        entry: The camera as the file has it.
+        shapes: The parts that are wanted, and their shapes.
+        name: What the camera is called in messages: file and entry.
+
+    Raises:
+        ValueError: Naming the part that is missing or has another number of elements.
+    """
+    arrays = {}
+    for key, shape in shapes.items():
+        try:
+            arrays[key] = np.asarray(entry[key], np.float64).reshape(shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {key} is missing or not of shape {shape}") from error
+    return arrays
 
 
 def recognised_camera(
