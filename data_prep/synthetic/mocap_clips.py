@@ -207,20 +207,19 @@ class Clips:
                 f"cannot exclude actions {sorted(unknown)}, the clips have "
                 f"{', '.join(self.actions)}"
             )
+
+        def fault(clip: Clip) -> str | None:
+            own = clip.fault(most_raised_share=most_raised_share, least_duration_s=least_duration_s)
+            return own or ("is of an excluded action" if clip.action in exclude_actions else None)
+
         kept: dict[bytes, Clip] = {}
         for clip in self:
-            fault = clip.fault(
-                most_raised_share=most_raised_share, least_duration_s=least_duration_s
-            )
-            if clip.action not in exclude_actions and fault is None:
+            if fault(clip) is None:
                 kept.setdefault(_content(clip), clip)
         if not kept:
-            first = self[0].fault(
-                most_raised_share=most_raised_share, least_duration_s=least_duration_s
-            )
             raise ValueError(
                 f"none of the {len(self)} clips can be used; {self[0].name}, for one, "
-                f"{first or 'is of an excluded action'}"
+                f"{fault(self[0])}"
             )
         return Clips(list(kept.values()))
 
