@@ -115,13 +115,16 @@ class ImageTree:
     first_number: int
 
     @property
-    def description(self) -> str:
-        """The tree in words."""
+    def notes(self) -> list[str]:
+        """The tree in words, and what follows from its lens."""
         counted = "" if self.kind.is_video else f", numbers from {self.first_number}"
-        return (
+        notes = [
             f"images: {len(self.sequences)} sequences like {self.kind.example} in {self.folder}"
             f"{counted}"
-        )
+        ]
+        if self.kind.is_undistorted:
+            notes.append("the images are undistorted, so cameras have no distortion")
+        return notes
 
     def find(
         self, subject: int, action: int, subaction: int, camera_name: str

@@ -83,9 +83,7 @@ class LearnableTriangulationReader:
         self._tree = open_image_tree(folder, kinds=(*first, *TREE_KINDS))
         self.description = f"learnable-triangulation ({self._path.name})"
         self.box_kind = "mask" if GROUND_TRUTH in self._path.name else "annotation"
-        self.notes = [f"labels: {self._path}", self._tree.description]
-        if self._tree.kind.is_undistorted:
-            self.notes.append("the images are undistorted, so cameras have no distortion")
+        self.notes = [f"labels: {self._path}", *self._tree.notes]
         self.missing: list[str] = []
         content = _content(self._path)
         performances = list(_performances(content, path=self._path))

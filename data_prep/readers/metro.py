@@ -55,7 +55,7 @@ class MetroReader:
         kinds = [kind for kind in TREE_KINDS if kind.name == "metro"]
         self._tree = open_image_tree(source, kinds=kinds)
         self._root = self._tree.folder
-        self.notes = [self._tree.description]
+        self.notes = self._tree.notes
         self.missing: list[str] = []
         self._metadata = self._find_metadata(None if metadata is None else Path(metadata))
         has_boxes = any(self._root.glob("S*/BBoxes/*.npy"))

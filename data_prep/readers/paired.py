@@ -87,9 +87,7 @@ def pair(
         ValueError: If no pose has an image.
     """
     units, without, frames = [], [], []
-    notes = [tree.description]
-    if tree.kind.is_undistorted:
-        notes.append("the images are undistorted, so cameras have no distortion")
+    notes = tree.notes
     num_poses = num_left_out = 0
     for poses in performances:
         key = (poses.subject, poses.action, poses.subaction)
