@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    result = provenance()
     with tempfile.TemporaryDirectory() as folder:
         trees = {}
         for subject in (1, 9):  # trains, tests
@@ -86,11 +87,7 @@ def main() -> None:
                 tree = Path(folder) / f"tree-{subject}-{times}"
                 write_tree(tree, subject, times * options.poses, crf=options.crf)
                 trees[subject, times] = tree
-        result = measure(trees, options)
-    result = {
-        **provenance(),
-        **result,
-    }
+        result |= measure(trees, options)
     write_result(result, options.out)
 
 

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--kilobytes", type=float, default=44.0, help="mean size of an image")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    result = provenance()
     rng = np.random.default_rng(0)
     sizes = (rng.uniform(0.5, 1.5, options.images) * options.kilobytes * 1000).astype(int)
     images = [rng.bytes(size) for size in sizes]
@@ -40,8 +41,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             seconds, _ = timed(lambda write=write, folder=folder: write(Path(folder), images))
             rows.append(measure(name, reader(Path(folder)), order, images, write_s=seconds))
-    result = {
-        **provenance(),
+    result |= {
         "images": options.images,
         "megabytes": sum(map(len, images)) / 1e6,
         "rows": rows,

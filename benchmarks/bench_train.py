@@ -65,14 +65,15 @@ def main() -> None:
             Path(folder) / "store", size_px=size_px, count=count
         )
         store = open_store(path)
+        device = build_session(config, store, run=Path()).device
+        options.device, options.loader_threads = str(device), config.data.num_threads
+        options.input_size = config.data.input_size_px
+        result = describe(options)
         rows = {
             name: measure(config, store, run=Path(folder), seconds=options.seconds)
             for name, config in configs.items()
         }
-    device = build_session(config, store, run=Path()).device
-    options.device, options.loader_threads = str(device), config.data.num_threads
-    options.input_size = config.data.input_size_px
-    result = describe(options) | {
+    result |= {
         "benchmark": "train",
         "backbone": config.model.backbone,
         "width_multiplier": config.model.width_multiplier,
