@@ -537,6 +537,9 @@ def synthetic(
             split=settings.only_split,
         )
         typer.echo(motions.report.text())
+        if motions.left_out:
+            typer.echo(f"left out {len(motions.left_out)} clips:")
+            _list([f"{name} {fault}" for name, fault in motions.left_out.items()])
     digest = generate_synthetic(
         store,
         num_train=settings.num_train,

@@ -186,20 +186,20 @@ class Clips:
         """The clips of these names, in the order of the names."""
         return Clips([self[name] for name in names])
 
-    def usable(
+    def faults(
         self,
         *,
         exclude_actions: Collection[str] = (),
         most_raised_share: float = MOST_RAISED_SHARE,
         least_duration_s: float = LEAST_DURATION_S,
-    ) -> "Clips":
-        """The clips that an empty room with a floor can show, each motion once.
+    ) -> dict[str, str]:
+        """Why clips are left out, by name, each to be read after the name.
 
         Left out are clips of excluded actions, copies of earlier ones, and clips with a fault (see
         `Clip.fault`; a `most_raised_share` of 1.0 keeps those that climb).
 
         Raises:
-            ValueError: If an excluded action does not exist, or if nothing is left.
+            ValueError: If an excluded action does not exist.
         """
         unknown = set(exclude_actions) - set(self.actions)
         if unknown:
@@ -207,21 +207,40 @@ class Clips:
                 f"cannot exclude actions {sorted(unknown)}, the clips have "
                 f"{', '.join(self.actions)}"
             )
-
-        def fault(clip: Clip) -> str | None:
-            own = clip.fault(most_raised_share=most_raised_share, least_duration_s=least_duration_s)
-            return own or ("is of an excluded action" if clip.action in exclude_actions else None)
-
-        kept: dict[bytes, Clip] = {}
+        found: dict[str, str] = {}
+        seen: dict[bytes, str] = {}
         for clip in self:
-            if fault(clip) is None:
-                kept.setdefault(_content(clip), clip)
+            own = clip.fault(most_raised_share=most_raised_share, least_duration_s=least_duration_s)
+            fault = own or ("is of an excluded action" if clip.action in exclude_actions else None)
+            if fault is None:
+                original = seen.setdefault(_content(clip), clip.name)
+                fault = None if original == clip.name else f"is a copy of {original}"
+            if fault is not None:
+                found[clip.name] = fault
+        return found
+
+    def usable(
+        self,
+        *,
+        exclude_actions: Collection[str] = (),
+        most_raised_share: float = MOST_RAISED_SHARE,
+        least_duration_s: float = LEAST_DURATION_S,
+    ) -> "Clips":
+        """The clips that an empty room with a floor can show, each motion once: without `faults`.
+
+        Raises:
+            ValueError: If an excluded action does not exist, or if nothing is left.
+        """
+        faults = self.faults(
+            exclude_actions=exclude_actions,
+            most_raised_share=most_raised_share,
+            least_duration_s=least_duration_s,
+        )
+        kept = [clip for clip in self if clip.name not in faults]
         if not kept:
-            raise ValueError(
-                f"none of the {len(self)} clips can be used; {self[0].name}, for one, "
-                f"{fault(self[0])}"
-            )
-        return Clips(list(kept.values()))
+            name, fault = next(iter(faults.items()))
+            raise ValueError(f"none of the {len(self)} clips can be used; {name}, for one, {fault}")
+        return Clips(kept)
 
 
 @dataclass(frozen=True, kw_only=True)

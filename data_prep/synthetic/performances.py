@@ -99,6 +99,7 @@ class ClipMotions:
         split: The one split that all clips are for; they are divided if None.
 
     Attributes:
+        left_out: Why clips are left out, by name, see `Clips.faults`.
         report: Joint errors of each clip on the last of its performers.
 
     Raises:
@@ -114,8 +115,9 @@ class ClipMotions:
         exclude_actions: Collection[str] = (),
         split: str | None = None,
     ) -> None:
-        usable = load_clips(path).usable(exclude_actions=exclude_actions)
-        clips = cut_to_area(usable)
+        loaded = load_clips(path)
+        self.left_out = loaded.faults(exclude_actions=exclude_actions)
+        clips = cut_to_area(loaded.usable(exclude_actions=exclude_actions))
         named = _named_by_split(clips, seed=seed, split=split)
         self._clips: dict[tuple[int, str, int], Clip] = {}
         self._performances: dict[str, list[Performance]] = {

@@ -187,6 +187,11 @@ def test_usable_clips_leave_out_faults_copies_and_excluded_actions():
     )
     assert clips.usable().names == ("01_01", "01_04")
     assert clips.usable(exclude_actions=["laugh"]).names == ("01_01",)
+    faults = clips.faults(exclude_actions=["laugh"])
+    assert list(faults) == ["01_02", "01_03", "01_04"]
+    assert "feet off the floor" in faults["01_02"]
+    assert faults["01_03"] == "is a copy of 01_01"
+    assert faults["01_04"] == "is of an excluded action"
     assert clips.usable(most_raised_share=1.0).names == ("01_01", "01_02", "01_04")
     with pytest.raises(ValueError, match=r"cannot exclude actions \['sing'\]"):
         clips.usable(exclude_actions=["sing"])
