@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from data_prep.readers.files import image_size
+from data_prep.readers.files import RECORD_ERRORS, fault_of, image_size
 from data_prep.readers.flat_files import FlatPerson, FlatReader, FlatTable
 from data_prep.readers.joint_names import joint_of
 from pose3d.geometry.skeleton import HUMAN36M_18
@@ -79,11 +79,8 @@ def parse_coco(content: Any, path: Path, *, joint_names: Sequence[str]) -> FlatT
             people.append(
                 _person(annotation, images, names, number=number, seen=1 + has_visibility)
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            why = f"is not of this layout ({type(error).__name__}: {error})"
-            faults.append((f"{path.name} {label}", why))
-        except (ValueError, OverflowError) as error:
-            faults.append((f"{path.name} {label}", str(error)))
+        except RECORD_ERRORS as error:
+            faults.append((f"{path.name} {label}", fault_of(error)))
     return FlatTable(
         people=people,
         faults=faults,

@@ -11,6 +11,16 @@ from jaxtyping import Float
 
 from pose3d.data.store import INT32_MAX
 
+RECORD_ERRORS = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
+"""What parsing a record of JSON may raise; the last for numbers like 1e400 or NaN."""
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong with a record whose parsing raised one of `RECORD_ERRORS`."""
+    if isinstance(error, (ValueError, OverflowError)):
+        return str(error)
+    return f"is not of this layout ({type(error).__name__}: {error})"
+
 
 def read_json(path: Path, *, name: str = "file") -> Any:
     """The content of a JSON file.

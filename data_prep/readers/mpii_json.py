@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.readers.coco_json import parse_coco
+from data_prep.readers.files import RECORD_ERRORS, fault_of
 from data_prep.readers.flat_files import FlatPerson, FlatReader, FlatTable
 from data_prep.readers.joint_names import joint_of
 from pose3d.geometry.skeleton import HUMAN36M_18
@@ -114,11 +115,8 @@ def parse_hrnet(content: Sequence[Any], path: Path) -> FlatTable:
                 left_out["people without labelled joints"] += 1
                 continue
             people.append(_hrnet_person(entry, number=number))
-        except (KeyError, TypeError, AttributeError) as error:
-            why = f"is not of this layout ({type(error).__name__}: {error})"
-            faults.append((f"{path.name} entry {number}", why))
-        except (ValueError, OverflowError) as error:
-            faults.append((f"{path.name} entry {number}", str(error)))
+        except RECORD_ERRORS as error:
+            faults.append((f"{path.name} entry {number}", fault_of(error)))
     return FlatTable(
         people=people,
         faults=faults,

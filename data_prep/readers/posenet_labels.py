@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from data_prep.human36m import action_name
-from data_prep.readers.files import image_size, person_box, read_json
+from data_prep.readers.files import RECORD_ERRORS, fault_of, image_size, person_box, read_json
 from data_prep.readers.rle_json import NUMBER_KEYS, load_pairs
 from data_prep.readers.views import CameraValues
 from pose3d.data.store import INT32_MAX
@@ -112,10 +112,8 @@ class _Rows:
             if annotation is None:
                 raise ValueError("has no annotation, or several; one person per image is expected")
             numbers, row = self._parse(image, annotation)
-        except (KeyError, TypeError, AttributeError) as error:
-            self.faults.append((name, f"is not of this layout ({type(error).__name__}: {error})"))
-        except (ValueError, OverflowError) as error:
-            self.faults.append((name, str(error)))
+        except RECORD_ERRORS as error:
+            self.faults.append((name, fault_of(error)))
         else:
             self._views.setdefault(numbers, []).append(row)
 

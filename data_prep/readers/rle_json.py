@@ -29,6 +29,8 @@ from data_prep.human36m import action_name
 from data_prep.people import camera_name_of, check_millimetres, decide_translation
 from data_prep.pictures import ImageFiles
 from data_prep.readers.files import (
+    RECORD_ERRORS,
+    fault_of,
     float_array,
     image_size,
     person_box,
@@ -281,11 +283,8 @@ def _parse(image: Any, annotation: Any, *, split: str) -> Label | Rejection:
     name = str(image.get("file_name", "?")) if isinstance(image, Mapping) else "?"
     try:
         return parse_pair(image, annotation, split=split)
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = f"is not of this layout ({type(error).__name__}: {error})"
-    except (ValueError, OverflowError) as error:  # numbers like 1e400 or NaN where whole ones go
-        reason = str(error)
-    return Rejection(name=name, reason=reason, split=split)
+    except RECORD_ERRORS as error:
+        return Rejection(name=name, reason=fault_of(error), split=split)
 
 
 def parse_pair(image: Mapping, annotation: Mapping, *, split: str) -> Label:
