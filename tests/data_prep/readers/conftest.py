@@ -1,5 +1,7 @@
 """Worlds that look-alike trees are written from, and what a converted tree must equal."""
 
+import os
+import pickle
 import shutil
 
 import numpy as np
@@ -200,3 +202,35 @@ def tree(tiny_tree, tmp_path):
 def tiny_direct(tiny_world, tmp_path_factory):
     """The store that every look-alike of the tiny world must give, with boxes of the joints."""
     return direct_store(tiny_world, tmp_path_factory.mktemp("tiny") / "store")
+
+
+@pytest.fixture(scope="session")
+def assert_units_travel():
+    """Hold units that went to another process, as far as pickle goes, against those that stayed."""
+
+    def check(reader):
+        units = reader.units()
+        assert units
+        for unit in units:
+            here, there = unit.load(), pickle.loads(pickle.dumps(unit)).load()
+            assert list(there.pictures.names) == list(here.pictures.names)
+            np.testing.assert_array_equal(there.joints_camera_mm, here.joints_camera_mm)
+
+    return check
+
+
+class Attack:
+    """Makes a folder when it is unpickled without care."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def attack(tmp_path):
+    """What must not be unpickled without care: it would make the folder `attacked`."""
+    yield Attack(tmp_path / "attacked")
+    assert not (tmp_path / "attacked").exists()

@@ -1,6 +1,5 @@
 """The tree of metro and MeTRAbs."""
 
-import pickle
 import shutil
 from functools import partial
 
@@ -214,7 +213,5 @@ def test_another_folder_is_refused_with_what_was_expected(tmp_path):
         MetroReader(tmp_path)
 
 
-def test_units_can_be_sent_to_other_processes(tree):
-    for unit in MetroReader(tree).units():
-        sent = pickle.loads(pickle.dumps(unit)).load()
-        np.testing.assert_array_equal(sent.joints_camera_mm, unit.load().joints_camera_mm)
+def test_units_can_be_sent_to_other_processes(tree, assert_units_travel):
+    assert_units_travel(MetroReader(tree))

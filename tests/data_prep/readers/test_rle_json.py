@@ -1,7 +1,6 @@
 """The RLE layout becomes a store whose labels lie on what they name."""
 
 import json
-import pickle
 
 import cv2
 import numpy as np
@@ -381,11 +380,8 @@ def test_a_finished_store_is_not_made_again_unless_asked(lookalike, monkeypatch)
     assert other.digest != store.digest
 
 
-def test_takes_are_the_same_in_another_process(lookalike):
-    for unit in RleJsonReader(lookalike.folder).units():
-        here, there = unit.load(), pickle.loads(pickle.dumps(unit)).load()
-        assert there.pictures.names == here.pictures.names
-        np.testing.assert_array_equal(there.joints_camera_mm, here.joints_camera_mm)
+def test_takes_are_the_same_in_another_process(lookalike, assert_units_travel):
+    assert_units_travel(RleJsonReader(lookalike.folder))
 
 
 @pytest.mark.parametrize("settings", [{"box": "tight"}, {"on_error": "ignore"}, {"enlarge": 0}])

@@ -1,7 +1,6 @@
 """VideoPose3D's poses find their images, their cameras and their unit."""
 
 import os
-import pickle
 import shutil
 
 import numpy as np
@@ -107,11 +106,8 @@ def test_a_video_shorter_than_its_poses_cuts_them(tmp_path):
     assert "TakingPhoto.60457274.mp4 has 4 frames for 6 poses" in take.notes[0]
 
 
-def test_takes_are_the_same_in_another_process(tiny_tree):
-    for unit in VideoPose3dReader(tiny_tree).units():
-        here, there = unit.load(), pickle.loads(pickle.dumps(unit)).load()
-        assert list(there.pictures.names) == list(here.pictures.names)
-        np.testing.assert_array_equal(there.joints_camera_mm, here.joints_camera_mm)
+def test_takes_are_the_same_in_another_process(tiny_tree, assert_units_travel):
+    assert_units_travel(VideoPose3dReader(tiny_tree))
 
 
 def edit(tree, name, key, function):
