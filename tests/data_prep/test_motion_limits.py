@@ -97,7 +97,7 @@ def test_arms_bend_forward_and_keep_their_limits_mostly(body, name):
             assert 0.0 <= bend[0] <= np.radians(148.0) + 1e-9
             np.testing.assert_allclose(bend[1:], 0.0, atol=1e-9)
         excess.append(float(limit_excess(draft.local)))
-    assert np.mean(np.array(excess) < 0.02) >= (0.5 if name != "behind" else 0.0)
+    assert np.mean(np.array(excess) < 0.02) >= 0.5
 
 
 @pytest.mark.parametrize(

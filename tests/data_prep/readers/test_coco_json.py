@@ -108,6 +108,7 @@ def test_pelvis_and_thorax_are_midpoints_and_count_only_where_both_sides_are_lab
 
 
 def test_crops_show_the_pixels_around_the_labels(store, source):
+    num_knees = 0
     for row in range(0, len(store), 3):
         annotation, path = annotation_of(store, row, source)
         image, crop = cv2.imread(str(path))[..., ::-1], store.image(row)
@@ -120,9 +121,11 @@ def test_crops_show_the_pixels_around_the_labels(store, source):
             i, j = inside.round().astype(int)
             around = image[y - 4 : y + 5, x - 4 : x + 5].astype(float).mean((0, 1))
             assert np.abs(crop[j, i].astype(float) - around).mean() < 25
+            num_knees += 1
         left, top, width, height = annotation["bbox"]
         centre = [left + width / 2, top + height / 2, max(width, height)]
         np.testing.assert_allclose(store.records.box_image_px[row], centre, atol=1e-6)
+    assert num_knees > 0
 
 
 def test_crowds_and_people_without_labels_are_left_out_and_counted(source, store):

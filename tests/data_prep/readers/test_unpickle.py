@@ -88,12 +88,11 @@ def test_what_was_pickled_comes_back(tmp_path, kind, protocol):
     assert_same(load(tmp_path, pickle.dumps(VALUES[kind], protocol)), VALUES[kind])
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", range(4))  # later ones state the length of a name
 def test_names_of_older_and_newer_numpy_are_one(tmp_path, protocol):
-    new = pickle.dumps(TABLE["keypoints"].copy(), protocol)
-    for old_name, new_name in ((b"numpy.core", b"numpy._core"), (b"numpy._core", b"numpy.core")):
-        if protocol < 4:  # later ones state the length of a name
-            assert_same(load(tmp_path, new.replace(old_name, new_name)), TABLE["keypoints"].copy())
+    plain = pickle.dumps(TABLE["keypoints"].copy(), protocol).replace(b"numpy._core", b"numpy.core")
+    for data in (plain, plain.replace(b"numpy.core", b"numpy._core")):
+        assert_same(load(tmp_path, data), TABLE["keypoints"].copy())
 
 
 def test_a_pickle_of_python_2_is_read(tmp_path):
