@@ -19,6 +19,8 @@ from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
 SUBJECTS = (1, 5, 6, 7, 8, 9, 11)
 """Subjects whose poses are public."""
+TRAIN_SUBJECTS, TEST_SUBJECTS = (1, 5, 6, 7, 8), (9, 11)
+"""Who trains and who tests by custom."""
 FRAMES_PER_S = 50.0
 
 RAW_17 = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
@@ -132,8 +134,8 @@ class BenchmarkProtocol:
     """
 
     name: str
-    train_subjects: tuple[int, ...]
-    test_subjects: tuple[int, ...]
+    train_subjects: tuple[int, ...] = TRAIN_SUBJECTS
+    test_subjects: tuple[int, ...] = TEST_SUBJECTS
     train_every: int
     """Keep frames whose number from 0 is a multiple of this."""
     test_every: int
@@ -190,23 +192,17 @@ def has_moved(
     return kept
 
 
-_TRAIN, _TEST = (1, 5, 6, 7, 8), (9, 11)
-
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         BenchmarkProtocol(
             name="full",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=1,
             test_every=1,
             meaning="every frame there is; S1,5,6,7,8 train, S9,11 test (Martinez, VideoPose3D)",
         ),
         BenchmarkProtocol(
             name="as-found",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=1,
             test_every=1,
             blocks_shifted=True,
@@ -216,8 +212,6 @@ PROTOCOLS = {
         ),
         BenchmarkProtocol(
             name="rle-2",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=5,
             test_every=64,
             blocks_shifted=True,
@@ -226,7 +220,7 @@ PROTOCOLS = {
         ),
         BenchmarkProtocol(
             name="rle-1",
-            train_subjects=(*_TRAIN, 9),
+            train_subjects=(*TRAIN_SUBJECTS, 9),
             test_subjects=(11,),
             train_every=5,
             test_every=64,
@@ -235,15 +229,13 @@ PROTOCOLS = {
         ),
         BenchmarkProtocol(
             name="posenet-2",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=5,
             test_every=64,
             meaning="protocol 2 of PoseNet: as rle-2, the shifted sequences kept",
         ),
         BenchmarkProtocol(
             name="posenet-1",
-            train_subjects=(*_TRAIN, 9),
+            train_subjects=(*TRAIN_SUBJECTS, 9),
             test_subjects=(11,),
             train_every=5,
             test_every=64,
@@ -251,16 +243,12 @@ PROTOCOLS = {
         ),
         BenchmarkProtocol(
             name="hmr-1",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=5,
             test_every=5,
             meaning="protocol 1 of HMR and SPIN: every 5th frame, all cameras",
         ),
         BenchmarkProtocol(
             name="hmr-2",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=5,
             test_every=5,
             cameras=("60457274",),
@@ -268,8 +256,6 @@ PROTOCOLS = {
         ),
         BenchmarkProtocol(
             name="metro",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=5,
             test_every=64,
             moved_mm=100.0,
@@ -278,8 +264,6 @@ PROTOCOLS = {
         ),
         BenchmarkProtocol(
             name="h36m-fetch",
-            train_subjects=_TRAIN,
-            test_subjects=_TEST,
             train_every=1,
             test_every=64,
             moved_mm=40.0,

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from data_prep.human36m import SUBJECTS, sequences
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
+from data_prep.human36m_cameras import IMAGE_SIZES_PX, subject_camera
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
 ALL_SUBJECTS = tuple(range(1, 12))

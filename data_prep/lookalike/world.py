@@ -14,9 +14,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
-from data_prep.human36m import RAW_17, SUBJECTS, action_name, action_number, sequences
+from data_prep.human36m import (
+    RAW_17,
+    SUBJECTS,
+    TEST_SUBJECTS,
+    action_name,
+    action_number,
+    sequences,
+)
+from data_prep.human36m_cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.pictures import Image
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.takes import LazyTake, Take, human36m_unit_name
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
 from pose3d.geometry.skeleton import HUMAN36M_17
@@ -58,7 +65,7 @@ class Performance:
     @property
     def is_test(self) -> bool:
         """Whether the subject is of the usual test set, S9 and S11."""
-        return self.subject in (9, 11)
+        return self.subject in TEST_SUBJECTS
 
     @property
     def file_name(self) -> str:

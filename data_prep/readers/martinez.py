@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Float
 
 from data_prep.human36m import RAW_17, SUBJECTS, find_sequence
+from data_prep.human36m_cameras import subject_camera
 from data_prep.people import check_millimetres
 from data_prep.readers.files import digest_of_files, sha256
 from data_prep.readers.paired import WorldPoses, open_images, pair
 from data_prep.readers.views import recognised_camera
-from data_prep.synthetic.cameras import subject_camera
 from data_prep.takes import LazyTake
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
 from pose3d.geometry.skeleton import HUMAN36M_17

@@ -21,10 +21,10 @@ import numpy as np
 from jaxtyping import Float
 
 from data_prep.human36m import RAW_17, SUBJECTS, SequenceFact, find_sequence
+from data_prep.human36m_cameras import subject_camera
 from data_prep.readers.files import sha256
 from data_prep.readers.paired import WorldPoses, open_images, pair
 from data_prep.readers.unpickle import load_npz
-from data_prep.synthetic.cameras import subject_camera
 from data_prep.takes import LazyTake
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 from pose3d.geometry.skeleton import HUMAN36M_17

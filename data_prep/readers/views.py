@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 
 from data_prep.human36m import SUBJECTS, UNUSABLE_VIDEO, action_name, sequences
+from data_prep.human36m_cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.readers.files import float_array
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.takes import LazyTake, Take, human36m_unit_name
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera
 

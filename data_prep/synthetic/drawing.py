@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX
+from data_prep.human36m_cameras import IMAGE_SIZES_PX
 from data_prep.synthetic.develop import Darkroom
-from data_prep.synthetic.renderers import SUPERSAMPLING, Renderer, Tile, rasterise
+from data_prep.synthetic.raster import SUPERSAMPLING, Renderer, Tile, rasterise
 from data_prep.synthetic.scenery import (
     NEAREST_MM,
     Scenery,

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX
+from data_prep.human36m_cameras import IMAGE_SIZES_PX
 from data_prep.synthetic.scene import Shot
 from pose3d.data.store import StoreRecord
 

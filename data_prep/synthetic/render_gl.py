@@ -7,7 +7,7 @@ import moderngl
 import numpy as np
 from jaxtyping import Float, Int32
 
-from data_prep.synthetic.renderers import NEAREST_MM
+from data_prep.synthetic.raster import NEAREST_MM
 
 _VERTEX_SHADER = """
 #version 330

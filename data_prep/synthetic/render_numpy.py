@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int32
 
-from data_prep.synthetic.renderers import NEAREST_MM, barycentric_maps
+from data_prep.synthetic.raster import NEAREST_MM, barycentric_maps
 
 MAX_CANDIDATES = 2_000_000
 """Pixels in the boxes around triangles that are looked at together, for memory's sake."""

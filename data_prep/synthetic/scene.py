@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
+from data_prep.human36m_cameras import IMAGE_SIZES_PX
 from data_prep.synthetic.body import load_body_model
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX
 from data_prep.synthetic.drawing import Artist, Drawing
 from data_prep.synthetic.performances import ModelMotions, Motions
-from data_prep.synthetic.renderers import Renderer
+from data_prep.synthetic.raster import Renderer
 from data_prep.synthetic.surface import BodySurface
 from data_prep.synthetic.takes import Stage, Take
 from data_prep.synthetic.visibility import Sight

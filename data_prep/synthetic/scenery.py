@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
+from data_prep.human36m_cameras import IMAGE_SIZES_PX
 from data_prep.synthetic.backdrop import Backdrop
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX
 from data_prep.synthetic.lighting import Light, is_front
-from data_prep.synthetic.renderers import SUPERSAMPLING, Renderer, Tile, rasterise
+from data_prep.synthetic.raster import SUPERSAMPLING, Renderer, Tile, rasterise
 from data_prep.synthetic.shading import Mesh, furniture_mesh, join_meshes, shade_tile
 from data_prep.synthetic.takes import Take
 from pose3d.geometry.camera import Camera

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from data_prep.synthetic.furniture import Piece
 from data_prep.synthetic.lighting import Light
 from data_prep.synthetic.patterns import PATTERN_SIZE
-from data_prep.synthetic.renderers import SUPERSAMPLING, Tile
+from data_prep.synthetic.raster import SUPERSAMPLING, Tile
 from data_prep.synthetic.surface import BodySurface
 from data_prep.synthetic.wardrobe import FIRST_MATERIAL, NUM_MATERIALS, Look, layers_at
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-SPLIT_SUBJECTS: dict[str, tuple[int, ...]] = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
+from data_prep.human36m import TEST_SUBJECTS, TRAIN_SUBJECTS
+
+SPLIT_SUBJECTS: dict[str, tuple[int, ...]] = {"train": TRAIN_SUBJECTS, "test": TEST_SUBJECTS}
 """Human3.6M's customary split."""
 
 PHENOTYPES: dict[int, dict[str, float]] = {

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
+from data_prep.human36m_cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.body import Body, BodyModel, PosedSkeletons
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.develop import Exposure, draw_exposure
 from data_prep.synthetic.furniture import Piece, draw_piece, seat_piece
 from data_prep.synthetic.lighting import Light, draw_light

@@ -9,7 +9,7 @@ Another limb, the far side of the trunk or a piece of furniture hides it.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from data_prep.synthetic.renderers import Tile
+from data_prep.synthetic.raster import Tile
 from pose3d.geometry.skeleton import HUMAN36M_17
 
 FLESH_MM: dict[str, float] = {

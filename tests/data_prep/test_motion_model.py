@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from data_prep.human36m_cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.body import Body, load_body_model
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.motion_actions import ACTIONS
 from data_prep.synthetic.motion_model import draw_motion
 from pose3d.data.store import HUMAN36M_ACTIONS

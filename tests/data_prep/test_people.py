@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data_prep.boxes import BOXES, box_definition
+from data_prep.human36m_cameras import subject_camera
 from data_prep.lookalike.world import direct_take, make_world
 from data_prep.people import (
     camera_name_of,
@@ -19,7 +20,6 @@ from data_prep.people import (
     without_shift,
 )
 from data_prep.pictures import ImageFiles
-from data_prep.synthetic.cameras import subject_camera
 from data_prep.takes import Take
 from pose3d.geometry.camera import Camera, human36m_intrinsics
 from pose3d.geometry.skeleton import HUMAN36M_17

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from data_prep.human36m_cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic import generate, renderers
-from data_prep.synthetic.cameras import IMAGE_SIZES_PX, subject_camera
 from data_prep.synthetic.generate import generate_synthetic
 from data_prep.synthetic.motion import Motion
 from data_prep.synthetic.performances import ModelMotions

@@ -7,7 +7,8 @@ import pytest
 
 from data_prep.synthetic.body import load_body_model
 from data_prep.synthetic.furniture import block, join
-from data_prep.synthetic.renderers import open_renderer, rasterise
+from data_prep.synthetic.raster import rasterise
+from data_prep.synthetic.renderers import open_renderer
 from data_prep.synthetic.scene import Studio
 from data_prep.synthetic.visibility import FLESH_MM, OWN_BONES, Sight
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES

@@ -8,9 +8,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from data_prep.human36m import SUBJECTS
+from data_prep.human36m_cameras import subject_camera
 from data_prep.lookalike.raw_metadata import metadata_xml
 from data_prep.readers.metadata import read_metadata
-from data_prep.synthetic.cameras import subject_camera
 from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES
 
 # Of subject 1's camera 54138969, as published beside the data set.

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from data_prep.human36m_cameras import subject_camera
 from data_prep.readers.views import recognised_camera
-from data_prep.synthetic.cameras import subject_camera
 
 OWN_ROTATION = Rotation.from_euler("xyz", [1.7, 0.3, 0.4]).as_matrix()  # camera from world
 OWN_CENTRE_MM = np.array([1200.0, -4300.0, 1500.0])
