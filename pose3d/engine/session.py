@@ -28,7 +28,7 @@ from pose3d.engine.optimise import StepGuard, WeightAverage, build_optimiser
 from pose3d.geometry.skeleton import skeleton_by_name
 from pose3d.model.flow import ResidualFlow
 from pose3d.model.likelihood import Likelihood
-from pose3d.model.regressor import PoseRegressor
+from pose3d.model.regressor import PoseDistribution, PoseRegressor
 
 FREE_SETTINGS = (
     *("train.log_every_steps", "train.checkpoint_every_steps", "train.figure_every_epochs"),
@@ -82,6 +82,18 @@ class Network(nn.Module):
         self.regressor = PoseRegressor(config.model, num_joints, load_pretrained=load_pretrained)
         flow = ResidualFlow(config.flow)
         self.likelihood = Likelihood(config.likelihood, flow, planar_joints=planar_joints)
+
+    def predict(self, images: Float[Tensor, "batch 3 height width"]) -> PoseDistribution:
+        """Where the joints are, in the mode that the network is in.
+
+        The regressor's answer, from which the likelihood makes the estimate that belongs to it: the
+        same for all kinds but ``flow``, whose estimate went through the flow.
+        """
+        pose = self.regressor(images)
+        if not hasattr(self.likelihood, "estimate"):
+            return pose
+        mean, spread = self.likelihood.estimate(pose.mean, pose.spread)
+        return PoseDistribution.from_spread(mean, spread, pose.feature)
 
 
 @dataclass(kw_only=True)

@@ -184,8 +184,8 @@ def mirror_uvd(
 
 
 def mirror_scale(
-    scale: Float[Tensor, "*batch joints 3"], skeleton: Skeleton
-) -> Float[Tensor, "*batch joints 3"]:
+    scale: Float[Tensor, "*batch joints values"], skeleton: Skeleton
+) -> Float[Tensor, "*batch joints values"]:
     """Scales or weights of the mirrored pose: left and right change places, no sign changes.
 
     Raises:
@@ -197,6 +197,21 @@ def mirror_scale(
             f"got shape {tuple(scale.shape)}"
         )
     return scale[..., skeleton.mirror_permutation, :]
+
+
+def mirror_scale_tril(
+    scale_tril: Float[Tensor, "*batch joints 3 3"], skeleton: Skeleton
+) -> Float[Tensor, "*batch joints 3 3"]:
+    """Triangular factors of the mirrored pose's covariances: left and right change places.
+
+    With D = diag(−1, 1, 1), D·L·D is the factor of D·L·Lᵀ·D: triangular, its diagonal unchanged.
+
+    Raises:
+        ValueError: If the number of joints is not the skeleton's.
+    """
+    signs = scale_tril.new_tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
+    swapped = mirror_scale(scale_tril.flatten(-2), skeleton).unflatten(-1, (3, 3))
+    return swapped * signs
 
 
 def _check_units(crop_size_px: int, depth_range_mm: float | int) -> None:

@@ -1,5 +1,6 @@
 """Images to a distribution of joints: backbone, location head and scale head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pose3d.geometry.skeleton import Skeleton
-from pose3d.geometry.uvd import mirror_scale, mirror_uvd
+from pose3d.geometry.uvd import mirror_scale, mirror_scale_tril, mirror_uvd
 from pose3d.model.backbone import STAGE_BLOCKS, ResNet, load_imagenet_weights
 
 BACKBONES = tuple(f"resnet{depth}" for depth in STAGE_BLOCKS)
@@ -61,10 +62,34 @@ class PoseDistribution:
     mean: Float[Tensor, "batch joints 3"]
     """μ, uvd."""
     scale: Float[Tensor, "batch joints 3"]
-    """σ, uvd, > 0."""
+    """σ of each axis, uvd, > 0; the row norms of `scale_tril` where there is one."""
+    scale_tril: Float[Tensor, "batch joints 3 3"] | None = None
+    """Lower-triangular L, axes u, v, d, with L Lᵀ the squared scale; None where it is diagonal."""
+    feature: Float[Tensor, "batch features"] | None = None
+    """Pooled feature of the image, for what is conditioned on it."""
+
+    @classmethod
+    def from_spread(
+        cls,
+        mean: Float[Tensor, "batch joints 3"],
+        spread: Float[Tensor, "batch joints 3"] | Float[Tensor, "batch joints 3 3"],
+        feature: Float[Tensor, "batch features"] | None = None,
+    ) -> "PoseDistribution":
+        """From μ and either σ or its triangular factor, as `spread` gives them back."""
+        if spread.ndim == mean.ndim:
+            return cls(mean, spread, None, feature)
+        return cls(mean, torch.linalg.vector_norm(spread, dim=-1), spread, feature)
+
+    @property
+    def spread(self) -> Float[Tensor, "batch joints 3"] | Float[Tensor, "batch joints 3 3"]:
+        """What a likelihood divides the residual by: `scale_tril` where there is one, else σ."""
+        return self.scale if self.scale_tril is None else self.scale_tril
 
     def mirrored(self, skeleton: Skeleton, *, crop_size_px: int) -> "PoseDistribution":
         """The same people in the mirrored image: left and right swap, in μ and in σ.
+
+        Correlations of u with v and d change their sign. The feature is left out: nothing says what
+        it would be.
 
         Args:
             skeleton: Whose joints these are.
@@ -73,22 +98,28 @@ class PoseDistribution:
         Raises:
             ValueError: If the skeleton has another number of joints.
         """
+        tril = self.scale_tril
         return PoseDistribution(
             mirror_uvd(self.mean, skeleton, crop_size_px=crop_size_px),
             mirror_scale(self.scale, skeleton),
+            None if tril is None else mirror_scale_tril(tril, skeleton),
         )
 
     def float(self) -> "PoseDistribution":
-        """Both tensors in float32."""
-        return PoseDistribution(self.mean.float(), self.scale.float())
+        """All tensors in float32."""
+        return self._each(Tensor.float)
 
     def cpu(self) -> "PoseDistribution":
-        """Both tensors on the CPU."""
-        return PoseDistribution(self.mean.cpu(), self.scale.cpu())
+        """All tensors on the CPU."""
+        return self._each(Tensor.cpu)
 
     def detach(self) -> "PoseDistribution":
-        """Both tensors without their gradient history."""
-        return PoseDistribution(self.mean.detach(), self.scale.detach())
+        """All tensors without their gradient history."""
+        return self._each(Tensor.detach)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "PoseDistribution":
+        values = (self.mean, self.scale, self.scale_tril, self.feature)
+        return PoseDistribution(*(None if v is None else change(v) for v in values))  # type: ignore[arg-type]
 
 
 class PoseRegressor(nn.Module):
@@ -150,4 +181,5 @@ class PoseRegressor(nn.Module):
             mean = self.location_head(direction).unflatten(-1, (self.num_joints, 3))
             raw = self.scale_head(feature).unflatten(-1, (self.num_joints, 3))
             floor = self.config.scale_floor
-            return PoseDistribution(mean, floor + (1 - floor) * torch.sigmoid(raw))
+            scale = floor + (1 - floor) * torch.sigmoid(raw)
+            return PoseDistribution(mean, scale, feature=feature)
