@@ -111,6 +111,12 @@ class Likelihood(nn.Module):
         planar_joints: None finds the joints without depth label from the weights, which makes the
             host wait for a GPU once. Given, shapes are static and nothing waits: only the joints
             named here, such as (skeleton.root,), may lack depth, others give NaN where they do.
+        num_joints: Of the skeleton; a flow conditioned on the joint needs it.
+        feature_dim: Length of the image feature; a flow conditioned on it needs it.
+
+    Attributes:
+        last_bounded: Bool [batch joints], the joints whose residual was bounded in the last
+            forward pass in training; None before it.
 
     Example:
         >>> likelihood = Likelihood(LikelihoodConfig(), ResidualFlow())
@@ -143,10 +149,14 @@ class Likelihood(nn.Module):
         flow: ResidualFlow | StandardNormal | None = None,
         *,
         planar_joints: tuple[int, ...] | None = None,
+        num_joints: int | None = None,
+        feature_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.config = config if config is not None else LikelihoodConfig()
         self.planar_joints = planar_joints
+        self.num_joints, self.feature_dim = num_joints, feature_dim
+        self.last_bounded: Tensor | None = None
         is_rle = self.config.kind == "rle"
         if is_rle and (flow is None or flow.num_axes != 3):
             raise ValueError("likelihood.kind rle needs a flow over 3 axes: pass ResidualFlow()")
@@ -184,6 +194,8 @@ class Likelihood(nn.Module):
         scale: Float[Tensor, "batch joints 3"],
         target: Float[Tensor, "batch joints 3"],
         weight: Float[Tensor, "batch joints 3"] | None = None,
+        *,
+        feature: Float[Tensor, "batch features"] | None = None,
     ) -> Float[Tensor, "batch joints"]:
         """Negative log-likelihood of each joint; may be negative, is 0 for unlabelled joints.
 
@@ -199,7 +211,7 @@ class Likelihood(nn.Module):
         Returns:
             Nats per joint, unreduced; float32, or float64 where the predictions are.
         """
-        parts = self.parts(mean, scale, target, weight)
+        parts = self.parts(mean, scale, target, weight, feature=feature)
         return torch.stack(list(parts.values())).sum(0)
 
     def parts(
@@ -208,6 +220,8 @@ class Likelihood(nn.Module):
         scale: Float[Tensor, "batch joints 3"],
         target: Float[Tensor, "batch joints 3"],
         weight: Float[Tensor, "batch joints 3"] | None = None,
+        *,
+        feature: Float[Tensor, "batch features"] | None = None,
     ) -> dict[str, Float[Tensor, "batch joints"]]:
         """Summands of `forward` by name: base and, where there are such, log_scale, flow, log_s.
 
@@ -223,6 +237,8 @@ class Likelihood(nn.Module):
         scale: Float[Tensor, "batch joints 3"],
         target: Float[Tensor, "batch joints 3"],
         weight: Float[Tensor, "batch joints 3"] | None = None,
+        *,
+        feature: Float[Tensor, "batch features"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Means of `parts` over the labelled joints, for logs; draws no random numbers."""
         weight = torch.ones_like(mean) if weight is None else weight
@@ -230,6 +246,12 @@ class Likelihood(nn.Module):
         with full_precision(mean):
             parts = self._parts(mean, scale, target, weight, fixed=True)
         return {name: part.sum() / num_labelled for name, part in parts.items()}
+
+    def estimate(
+        self, mean: Float[Tensor, "batch joints 3"], scale: Float[Tensor, "batch joints 3"]
+    ) -> tuple[Float[Tensor, "batch joints 3"], Float[Tensor, "batch joints 3"]]:
+        """Location and scale of the label, uvd, from the predicted μ and σ: these themselves."""
+        return mean, scale
 
     def log_normaliser(self) -> Float[Tensor, ""]:
         """log s of the form paper, nats, with its gradient; 0 for every other loss.
@@ -403,7 +425,8 @@ class Likelihood(nn.Module):
     def _bounded(self, x: Tensor) -> Tensor:
         """Residual that enters the flow; counts the joints it changes."""
         if self.training and torch.is_grad_enabled():
-            self.num_bounded.add_((x.abs() > self.bound).any(-1).sum())
+            self.last_bounded = (x.detach().abs() > self.bound).any(-1)
+            self.num_bounded.add_(self.last_bounded.sum())
         return x.clamp(-self.bound, self.bound)
 
     def _planar_rows(self, labelled: Tensor) -> Tensor:
