@@ -164,9 +164,25 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         >>> load_config(overrides=["train.epochs=3"]).train.epochs
         3
     """
-    settings = [] if path is None else list(_flatten(_read_yaml(Path(path))))
+    settings = [] if path is None else list(_flatten(read_yaml(Path(path))))
     settings += [_parse_override(override) for override in overrides]
     return _merge(settings)
+
+
+def override_config(config: RunConfig, settings: Mapping[str, Any] | Sequence[str]) -> RunConfig:
+    """The same settings but for some.
+
+    Args:
+        config: Stays as it is.
+        settings: Sections with the settings that differ, or strings ``section.name=value``.
+
+    Raises:
+        ValueError: As load_config does.
+    """
+    given = list(_flatten(config_to_dict(config)))
+    if isinstance(settings, Mapping):
+        return _merge([*given, *_flatten(settings)])
+    return _merge([*given, *(_parse_override(setting) for setting in settings)])
 
 
 def save_config(config: RunConfig, path: str | Path) -> None:
@@ -217,7 +233,13 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
         raise ValueError(f"{name} must be {expected}, got {value}")
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """The mapping in a YAML file, plain values.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is not YAML, or holds something else than a mapping.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no config file at {path}")
     try:
