@@ -5,45 +5,44 @@ from data to base, `from_base` back; both return the log absolute determinant of
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pose3d.model.flow_base import Flow, FlowConfig, full_precision, standard_normal_log_prob
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FlowConfig:
-    """RealNVP over the standardised residual (u, v, d)."""
-
-    num_layers: int = 6
-    """Coupling layers, alternating which axes are kept; the released RLE uses 3 pairs."""
-    hidden_dim: int = 64
-    """Width of both hidden layers of the scale and shift networks."""
-
-    def __post_init__(self) -> None:
-        if self.num_layers < 2:
-            raise ValueError(f"flow.num_layers must be >= 2 (one per mask), got {self.num_layers}")
-        if self.hidden_dim < 1:
-            raise ValueError(f"flow.hidden_dim must be >= 1, got {self.hidden_dim}")
+__all__ = [
+    "Flow",
+    "FlowConfig",
+    "ResidualFlow",
+    "StandardNormal",
+    "build_flow",
+    "full_precision",
+    "standard_normal_log_prob",
+]
 
 
-@contextmanager
-def full_precision(like: Tensor) -> Iterator[None]:
-    """Suspend autocast on the device of `like`: densities are computed in float32 or float64."""
-    with torch.autocast(device_type=like.device.type, enabled=False):
-        yield
+def build_flow(config: FlowConfig | None = None, *, num_axes: int = 3) -> Flow:
+    """Build the flow that a config names; it starts close to the identity.
+
+    Example:
+        >>> flow = build_flow(FlowConfig(kind="realnvp", condition="joint", context_dim=4))
+        >>> flow.log_prob(torch.zeros(5, 18, 3), torch.zeros(18, 4)).shape
+        torch.Size([5, 18])
+
+    Raises:
+        ValueError: If the kind needs the extra `flows` and it is not installed.
+    """
+    config = config if config is not None else FlowConfig()
+    if config.kind == "realnvp":
+        return ResidualFlow(config, num_axes=num_axes)
+    raise ValueError(f"flow.kind {config.kind} is not there yet; use flow.kind=realnvp")
 
 
-def standard_normal_log_prob(z: Float[Tensor, "*batch axes"]) -> Float[Tensor, "*batch"]:
-    """Log density of N(0, I) at z, nats."""
-    return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
-
-
-class ResidualFlow(nn.Module):
+class ResidualFlow(Flow):
     """RealNVP with the layout of the released RLE: affine couplings that alternate two masks.
 
     Layer k keeps the last axis and changes the others where k is even, and the reverse where k is
@@ -71,12 +70,10 @@ class ResidualFlow(nn.Module):
         Regression with Residual Log-likelihood Estimation, ICCV 2021.
     """
 
+    context_weight: nn.Parameter | None
+
     def __init__(self, config: FlowConfig | None = None, *, num_axes: int = 3) -> None:
-        super().__init__()
-        if num_axes < 2:
-            raise ValueError(f"num_axes must be >= 2 (a coupling keeps one), got {num_axes}")
-        self.config = config if config is not None else FlowConfig()
-        self.num_axes = num_axes
+        super().__init__(config, num_axes=num_axes)
         layers, hidden = self.config.num_layers, self.config.hidden_dim
         self.input_weight = nn.Parameter(torch.empty(layers, 2, hidden, num_axes))
         self.input_bias = nn.Parameter(torch.empty(layers, 2, hidden))
@@ -84,6 +81,10 @@ class ResidualFlow(nn.Module):
         self.hidden_bias = nn.Parameter(torch.empty(layers, 2, hidden))
         self.output_weight = nn.Parameter(torch.empty(layers, 2, num_axes, hidden))
         self.output_bias = nn.Parameter(torch.empty(layers, 2, num_axes))
+        self.context_weight = None
+        if self.context_dim:
+            shape = (layers, 2, hidden, self.context_dim)
+            self.context_weight = nn.Parameter(torch.empty(shape))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -99,87 +100,59 @@ class ResidualFlow(nn.Module):
         bound = 0.01 * math.sqrt(6 / (self.num_axes + self.config.hidden_dim))  # xavier, gain 0.01
         self.output_weight.uniform_(-bound, bound)
         self.output_bias.zero_()
+        if self.context_weight is not None:
+            bound = self.context_dim**-0.5
+            self.context_weight.uniform_(-bound, bound)
 
     def to_base(
-        self, x: Float[Tensor, "*batch axes"]
+        self,
+        x: Float[Tensor, "*batch axes"],
+        context: Float[Tensor, "*contexts context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "*batch axes"], Float[Tensor, "*batch"]]:
-        """Map residuals to base variables.
-
-        Args:
-            x: Standardised residuals, dimensionless, any float type.
-
-        Returns:
-            z of the shape of x, and log abs det dz/dx. Float32, or float64 where x or the
-            parameters are, also under autocast.
-        """
-        self._check_axes(x)
-        with full_precision(x):
-            halves, layers = self._prepare(x)
-            log_scales = []
-            for layer in reversed(range(len(layers))):
-                changed = layer % 2
-                log_scale, shift = _scale_and_shift(halves[1 - changed], *layers[layer])
-                halves[changed] = (halves[changed] - shift) * torch.exp(-log_scale)
-                log_scales.append(log_scale)
-            log_abs_det = -torch.cat(log_scales, dim=-1).sum(-1)
-            return torch.cat(halves, dim=-1).reshape(x.shape), log_abs_det.reshape(x.shape[:-1])
+        """Map residuals to base variables; see `Flow.to_base`."""
+        return self._map(x, context, inverse=False)
 
     def from_base(
-        self, z: Float[Tensor, "*batch axes"]
+        self,
+        z: Float[Tensor, "*batch axes"],
+        context: Float[Tensor, "*contexts context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "*batch axes"], Float[Tensor, "*batch"]]:
-        """Map base variables to residuals, the inverse of `to_base`.
+        """Map base variables to residuals; see `Flow.from_base`."""
+        return self._map(z, context, inverse=True)
 
-        Args:
-            z: Base variables, dimensionless.
-
-        Returns:
-            x of the shape of z, and log abs det dx/dz.
-        """
-        self._check_axes(z)
-        with full_precision(z):
-            halves, layers = self._prepare(z)
+    def _map(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        self.check(x, context)
+        with full_precision(x):
+            halves, layers = self._prepare(x, context)
             log_scales = []
-            for layer in range(len(layers)):
+            numbers = range(len(layers))
+            for layer in numbers if inverse else reversed(numbers):
                 changed = layer % 2
                 log_scale, shift = _scale_and_shift(halves[1 - changed], *layers[layer])
-                halves[changed] = halves[changed] * torch.exp(log_scale) + shift
+                if inverse:
+                    halves[changed] = halves[changed] * torch.exp(log_scale) + shift
+                else:
+                    halves[changed] = (halves[changed] - shift) * torch.exp(-log_scale)
                 log_scales.append(log_scale)
             log_abs_det = torch.cat(log_scales, dim=-1).sum(-1)
-            return torch.cat(halves, dim=-1).reshape(z.shape), log_abs_det.reshape(z.shape[:-1])
+            if not inverse:
+                log_abs_det = -log_abs_det
+            return torch.cat(halves, dim=-1).reshape(x.shape), log_abs_det.reshape(x.shape[:-1])
 
-    def log_prob(self, x: Float[Tensor, "*batch axes"]) -> Float[Tensor, "*batch"]:
-        """Log density of the residual x, nats."""
-        z, log_abs_det = self.to_base(x)
-        return standard_normal_log_prob(z) + log_abs_det
-
-    @torch.no_grad()
-    def sample(
-        self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "*batch axes"]:
-        """Draw residuals of batch shape `shape`; the generator lives on the flow's device."""
-        z = torch.randn(
-            *shape,
-            self.num_axes,
-            generator=generator,
-            device=self.input_weight.device,
-            dtype=self.input_weight.dtype,
-        )
-        return self.from_base(z)[0]
-
-    def _check_axes(self, x: Tensor) -> None:
-        if x.shape[-1] != self.num_axes:
-            raise ValueError(
-                f"x must have {self.num_axes} axes in its last dimension, got shape "
-                f"{tuple(x.shape)}; build the flow with num_axes={x.shape[-1]}"
-            )
-
-    def _prepare(self, x: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+    def _prepare(
+        self, x: Tensor, context: Tensor | None
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """Split x into (all axes but the last, the last), and the weights layer by layer."""
         dtype = torch.promote_types(x.dtype, self.input_weight.dtype)
         rows = x.reshape(-1, self.num_axes).to(dtype)
         head = self.num_axes - 1
         sides = (slice(0, head), slice(head, None))
-        unbound = [parameter.to(dtype).unbind(0) for parameter in self.parameters()]
+        input_bias = self._first_bias(x, context, dtype)
+        parameters = (
+            *(self.input_weight.to(dtype), input_bias, self.hidden_weight.to(dtype)),
+            *(self.hidden_bias.to(dtype), self.output_weight.to(dtype), self.output_bias.to(dtype)),
+        )
+        unbound = [parameter.unbind(0) for parameter in parameters]
         layers = []
         for layer, (weight, bias, *hidden, out_weight, out_bias) in enumerate(
             zip(*unbound, strict=True)
@@ -188,6 +161,18 @@ class ResidualFlow(nn.Module):
             outputs = (out_weight[:, changed], out_bias[:, changed])
             layers.append((weight[..., kept], bias, *hidden, *outputs))
         return [rows[:, sides[0]], rows[:, sides[1]]], layers
+
+    def _first_bias(
+        self, x: Tensor, context: Tensor | None, dtype: torch.dtype
+    ) -> Float[Tensor, "layers 2 rows hidden"]:
+        """Bias of the first layers, of one row for all, or of one per residual."""
+        bias = self.input_bias.to(dtype)[:, :, None]
+        if context is None or self.context_weight is None:
+            return bias
+        if context.shape[:-1].numel() != 1:
+            context = context.expand(*x.shape[:-1], self.context_dim)
+        rows = context.reshape(-1, self.context_dim).to(dtype)
+        return bias + rows @ self.context_weight.to(dtype).mT
 
 
 def _scale_and_shift(
@@ -200,42 +185,41 @@ def _scale_and_shift(
     output_bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Log scale and shift of one coupling: s and t side by side in three products."""
-    first = functional.linear(kept, input_weight.flatten(0, 1), input_bias.flatten())
-    hidden = functional.leaky_relu(first).unflatten(-1, input_bias.shape).transpose(0, 1)
-    hidden = torch.baddbmm(hidden_bias[:, None], hidden, hidden_weight.mT)  # [2 rows hidden]
+    hidden = torch.baddbmm(input_bias, kept.expand(2, *kept.shape), input_weight.mT)
+    hidden = functional.leaky_relu(hidden)  # [2 rows hidden]
+    hidden = torch.baddbmm(hidden_bias[:, None], hidden, hidden_weight.mT)
     hidden = functional.leaky_relu(hidden)
     raw, shift = torch.baddbmm(output_bias[:, None], hidden, output_weight.mT).unbind(0)
     return torch.tanh(raw), shift
 
 
-class StandardNormal(nn.Module):
-    """N(0, I) behind the interface of `ResidualFlow`: a flow that has learnt nothing."""
-
-    def __init__(self, config: FlowConfig | None = None, *, num_axes: int = 3) -> None:
-        super().__init__()
-        self.config = config if config is not None else FlowConfig()
-        self.num_axes = num_axes
+class StandardNormal(Flow):
+    """N(0, I) behind the interface of `Flow`: a flow that has learnt nothing."""
 
     def to_base(
-        self, x: Float[Tensor, "*batch axes"]
+        self,
+        x: Float[Tensor, "*batch axes"],
+        context: Float[Tensor, "*contexts context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "*batch axes"], Float[Tensor, "*batch"]]:
-        """Return x and a log determinant of 0."""
+        """Return x and a log determinant of 0; the context changes nothing."""
         return x, torch.zeros_like(x[..., 0])
 
     def from_base(
-        self, z: Float[Tensor, "*batch axes"]
+        self,
+        z: Float[Tensor, "*batch axes"],
+        context: Float[Tensor, "*contexts context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "*batch axes"], Float[Tensor, "*batch"]]:
-        """Return z and a log determinant of 0."""
+        """Return z and a log determinant of 0; the context changes nothing."""
         return z, torch.zeros_like(z[..., 0])
-
-    def log_prob(self, x: Float[Tensor, "*batch axes"]) -> Float[Tensor, "*batch"]:
-        """Log density of the residual x, nats."""
-        return standard_normal_log_prob(x)
 
     @torch.no_grad()
     def sample(
-        self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None
+        self,
+        shape: Sequence[int] = (),
+        *,
+        context: Float[Tensor, "*contexts context_dim"] | None = None,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch axes"]:
-        """Draw residuals of batch shape `shape`."""
+        """Draw residuals of batch shape `shape`, on the generator's device."""
         device = generator.device if generator is not None else None
         return torch.randn(*shape, self.num_axes, generator=generator, device=device)
