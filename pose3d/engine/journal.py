@@ -22,6 +22,9 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+AT_EPOCHS_END = ("epoch", "bounded_records")
+"""Events of log.jsonl that close an epoch; their lines hold its number."""
+
 
 class Journal:
     """Writes the run's log.jsonl and tensorboard/, and shows progress on the terminal.
@@ -34,12 +37,15 @@ class Journal:
         num_steps: Steps of the whole training.
         step: Steps taken so far; what the log holds beyond them is dropped, since a resumed run
             takes these steps again.
+        epoch: Whole epochs done, likewise.
         is_shown: False keeps the terminal silent.
     """
 
-    def __init__(self, run: Path, *, num_steps: int, step: int, is_shown: bool = True) -> None:
+    def __init__(
+        self, run: Path, *, num_steps: int, step: int, epoch: int, is_shown: bool = True
+    ) -> None:
         self._log = run / "log.jsonl"
-        _drop_later_lines(self._log, step=step)
+        _drop_later_lines(self._log, step=step, epoch=epoch)
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         self.console = Console(quiet=not is_shown, soft_wrap=True, highlight=False)
         self._bar = Progress(
@@ -54,7 +60,7 @@ class Journal:
             disable=not self.console.is_terminal,
         )
         self._task = self._bar.add_task(
-            "train", total=num_steps, completed=step, epoch=0, speed=0.0, loss=math.nan
+            "train", total=num_steps, completed=step, epoch=epoch, speed=0.0, loss=math.nan
         )
 
     def __enter__(self) -> "Journal":
@@ -152,11 +158,18 @@ def figure_pixels(figure: Figure) -> UInt8[np.ndarray, "height width 3"]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _drop_later_lines(log: Path, *, step: int) -> None:
+def _drop_later_lines(log: Path, *, step: int, epoch: int) -> None:
+    """Keep whole lines of steps taken; of what closes an epoch, those of epochs done.
+
+    A run that dies between these lines and the checkpoint closes the epoch of its last step again.
+    """
     if not log.exists():
         return
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = []
+    for text in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        line = json.loads(text) if text.endswith("\n") else {"step": math.inf}
+        if line["step"] <= step and (line["event"] not in AT_EPOCHS_END or line["epoch"] <= epoch):
+            kept.append(text)
     temporary = log.with_name(".log.jsonl.tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(log)

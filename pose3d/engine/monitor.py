@@ -10,12 +10,14 @@ import torch
 from pose3d.data.augment import TrainingBatch
 from pose3d.engine.infer import crop_images, crop_pixels, evaluation_bones, has_bf16
 from pose3d.engine.journal import Journal, prediction_figure
-from pose3d.engine.session import Session
+from pose3d.engine.session import Session, fetch_counters
 from pose3d.evaluation.predictions import Predictions
 from pose3d.geometry.skeleton import skeleton_by_name
 from pose3d.model.regressor import PoseDistribution
 
 NUM_FIGURE_CROPS = 8
+NUM_BOUNDED_NAMED = 20
+"""Records that an epoch's line about bounded residuals names."""
 
 
 def greet(session: Session, journal: Journal, *, resume: bool, found: bool) -> None:
@@ -51,6 +53,7 @@ def note_step(
     is_good = math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
     if is_good:
         progress.skipped_in_a_row = 0
+        session.bounded.note(batch.index, session.network.likelihood.last_bounded)
         for name, value in {**values, "steps": 1.0}.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
     else:
@@ -64,13 +67,14 @@ def note_step(
         loss=values["loss"],
     )
     if is_good and _is_logged(session):
-        _read_counter(session)
+        fetch_counters(session)
         scalars = {
             **{f"loss/{_CURVE.get(n, n)}": v for n, v in values.items() if n not in _TRAIN_SCALARS},
             **{f"train/{name}": values[name] for name in _TRAIN_SCALARS},
             "train/images_per_second": speed,
             _SKIPPED: progress.skipped,
             "train/bounded_residuals": progress.bounded,
+            "train/bounded_records": len(progress.bounded_by_row),
             **_scale_statistics(pose, batch),
         }
         journal.scalars(scalars, step=progress.step)
@@ -85,12 +89,6 @@ def _is_logged(session: Session) -> bool:
 _TRAIN_SCALARS = ("gradient_norm", "learning_rate")
 _CURVE = {"loss": "total"}
 _SKIPPED = "train/skipped_steps"
-
-
-def _read_counter(session: Session) -> None:
-    """Fetch the count of bounded residuals, which waits for a GPU and so is not done every step."""
-    counter = session.network.likelihood.num_bounded
-    session.progress.bounded = int(counter)
 
 
 def report_skipped(
@@ -134,7 +132,7 @@ def _scale_statistics(pose: PoseDistribution, batch: TrainingBatch) -> dict[str,
 def report_epoch(session: Session, journal: Journal, metrics: Mapping[str, Any]) -> None:
     """One line for the log, one for the terminal, points for the curves."""
     progress = session.progress
-    _read_counter(session)
+    fetch_counters(session)
     sums, speed = dict(progress.sums), progress.sums.get("images_per_second", 0.0)
     steps = sums.pop("steps", 0.0)
     means = {n: s / steps for n, s in sums.items() if steps and n != "images_per_second"}
@@ -167,6 +165,31 @@ def report_epoch(session: Session, journal: Journal, metrics: Mapping[str, Any])
         f"{metrics['pa_mpjpe_mm']:.1f} mm, mean pose {progress.mean_pose_mpjpe_mm:.1f} mm, "
         f"{speed:.0f} images/s"
     )
+    if progress.bounded_by_row:
+        _report_bounded(session, journal)
+
+
+def _report_bounded(session: Session, journal: Journal) -> None:
+    """Name the records of the epoch whose residuals were bounded most."""
+    progress = session.progress
+    joints, records = sum(progress.bounded_by_row.values()), len(progress.bounded_by_row)
+    most = sorted(progress.bounded_by_row.items(), key=lambda item: (-item[1], item[0]))
+    named = [
+        {"record": session.store.record_name(row), "joints": count}
+        for row, count in most[:NUM_BOUNDED_NAMED]
+    ]
+    journal.record(
+        "bounded_records",
+        {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "num_joints": joints,
+            "num_records": records,
+            "most": named,
+        },
+    )
+    worst = ", ".join(f"{line['record']} ({line['joints']})" for line in named[:3])
+    journal.say(f"bounded residuals of {joints} joints in {records} records, most: {worst}")
 
 
 def draw_predictions(session: Session, journal: Journal, predictions: Predictions) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pose3d.data.dataset import PoseDataset, epoch_order, make_dataset
 from pose3d.data.store import Store
+from pose3d.engine.bounded import BoundedRecords
 from pose3d.engine.checkpoint import (
     checkpoint_config,
     code_provenance,
@@ -53,6 +54,8 @@ class Progress:
     skipped_in_a_row: int = 0
     bounded: int = 0
     """Joints whose residual was bounded before it entered the flow."""
+    bounded_by_row: dict[int, int] = field(default_factory=dict)
+    """The same over the running epoch, by row in the store; rows without any do not appear."""
     best_mpjpe_mm: float = math.inf
     best_epoch: int = 0
     last_mpjpe_mm: float = math.nan
@@ -113,6 +116,8 @@ class Session:
     mean_pose_mm: Float[Tensor, "joints 3"]
     steps_per_epoch: int
     progress: Progress
+    bounded: BoundedRecords
+    """Of the steps whose counts are not yet in the progress."""
 
     @property
     def uses_bf16(self) -> bool:
@@ -172,6 +177,7 @@ def build_session(
         mean_pose_mm=mean_pose(store, training.indices, skeleton=skeleton),
         steps_per_epoch=min(steps, config.train.limit_train_batches or steps),
         progress=Progress(),
+        bounded=BoundedRecords(),
     )
 
 
@@ -202,10 +208,16 @@ def enter_run(run: Path, config: RunConfig, store: Store, *, resume: bool) -> di
     return contents
 
 
-def checkpoint_contents(session: Session) -> dict[str, Any]:
-    """All that a checkpoint holds, see the checkpoint module."""
+def fetch_counters(session: Session) -> None:
+    """Bring the progress up to date, which waits for a GPU and so is not done every step."""
     counter = session.network.likelihood.num_bounded
     session.progress.bounded = int(counter)
+    session.bounded.move_to(session.progress.bounded_by_row)
+
+
+def checkpoint_contents(session: Session) -> dict[str, Any]:
+    """All that a checkpoint holds, see the checkpoint module."""
+    fetch_counters(session)
     return {
         "network": session.network.state_dict(),
         "average": None if session.average is None else session.average.network.state_dict(),

@@ -99,7 +99,13 @@ def train(
         save_config(config, run / "config.yaml")
     step = session.progress.step
     with (
-        Journal(run, num_steps=session.num_steps, step=step, is_shown=is_shown) as journal,
+        Journal(
+            run,
+            num_steps=session.num_steps,
+            step=step,
+            epoch=session.progress.epoch,
+            is_shown=is_shown,
+        ) as journal,
         StopSignals() as stop,
     ):
         greet(session, journal, resume=resume, found=previous is not None)
@@ -253,7 +259,7 @@ def _finish_epoch(session: Session, journal: Journal) -> None:
     if every and progress.epoch % every == 0:
         draw_predictions(session, journal, predictions)
     journal.flush()
-    progress.sums = {}
+    progress.sums, progress.bounded_by_row = {}, {}
     folder = session.run / "checkpoints"
     save_checkpoint(
         folder / "last.pt",

@@ -314,7 +314,8 @@ def test_the_curves_show_all_that_is_needed_to_watch_a_training(dots, small, tmp
     parts = {"loss/base", "loss/flow", "loss/log_scale", "loss/log_s"}
     by_step = {
         *("loss/total", *parts, "train/gradient_norm", "train/learning_rate"),
-        *("train/skipped_steps", "train/bounded_residuals", "train/images_per_second"),
+        *("train/skipped_steps", "train/bounded_residuals", "train/bounded_records"),
+        "train/images_per_second",
         *(f"sigma_{axis}/{name}" for axis in "uvd" for name in ("min", "median", "max")),
     }
     by_epoch = {
