@@ -133,7 +133,7 @@ def measure(config: RunConfig, store: Store, *, run: Path, seconds: float) -> di
 
     def evaluation() -> None:
         predictions = infer(
-            session.network.regressor,
+            session.network,
             session.validation,
             config,
             flip_test=True,

@@ -1,9 +1,10 @@
-"""From a regressor and the records of a store to Predictions.
+"""From a network and the records of a store to Predictions.
 
 Validation during training and the predict verb both run this code, so that they agree.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from pose3d.data.augment import (
 from pose3d.data.dataset import BatchLoader, DataConfig, PoseDataset
 from pose3d.data.store import Store
 from pose3d.engine.config import RunConfig
+from pose3d.engine.network import Network
 from pose3d.evaluation.predictions import Predictions
 from pose3d.geometry.crop import invert_map, transform_points
 from pose3d.geometry.skeleton import Skeleton, convert_joints, skeleton_by_name
 from pose3d.geometry.uvd import decode_scale, decode_uvd
-from pose3d.model.regressor import PoseDistribution, PoseRegressor
+from pose3d.model.regressor import PoseDistribution
 
 ROOT_DEPTH = "ground truth"
 
@@ -72,30 +74,50 @@ def plain_batch(raw: RawBatch, data: DataConfig) -> TrainingBatch:
 
 
 def predict_batch(
-    regressor: PoseRegressor,
+    network: Network,
     images: Float[Tensor, "batch 3 size size"],
     *,
     skeleton: Skeleton,
     flip_test: bool,
 ) -> PoseDistribution:
-    """Location and scale of each joint, in evaluation mode of the regressor.
+    """Location and scale of each joint, as the network estimates them.
 
     Args:
-        regressor: Is used as it is; put it into evaluation mode first.
+        network: Is used as it is; put it into evaluation mode first.
         images: Normalised crops.
         skeleton: Says which joints trade places in a mirror image.
-        flip_test: Average location and scale with those of the mirror image, mirrored back.
+        flip_test: Average location and scale with those of the mirror image, mirrored back: σ where
+            the axes are independent, else the covariances. The feature stays that of the image.
     """
-    seen = regressor(images)
+    seen = network.predict(images)
     if not flip_test:
         return seen
-    mirrored = regressor(images.flip(-1)).mirrored(skeleton, crop_size_px=images.shape[-1])
-    return PoseDistribution((seen.mean + mirrored.mean) / 2, (seen.scale + mirrored.scale) / 2)
+    mirrored = network.predict(images.flip(-1)).mirrored(skeleton, crop_size_px=images.shape[-1])
+    mean = (seen.mean + mirrored.mean) / 2
+    if seen.scale_tril is None or mirrored.scale_tril is None:
+        spread = (seen.scale + mirrored.scale) / 2
+    else:
+        spread = mean_covariance_factor(seen.scale_tril, mirrored.scale_tril)
+    return PoseDistribution.from_spread(mean, spread, seen.feature)
+
+
+def mean_covariance_factor(
+    first: Float[Tensor, "*batch 3 3"], second: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """Cholesky factor of the mean of two covariances that are given by theirs.
+
+    From the QR decomposition of the factors on top of each other, which never forms a covariance
+    and so cannot lose its positive definiteness to rounding.
+    """
+    stacked = torch.cat([first.mT, second.mT], dim=-2) / math.sqrt(2)
+    upper = torch.linalg.qr(stacked, mode="r").R
+    diagonal = upper.diagonal(dim1=-2, dim2=-1)
+    return (upper * diagonal.sign()[..., None]).mT
 
 
 @torch.inference_mode()
 def infer(
-    regressor: PoseRegressor,
+    network: Network,
     dataset: PoseDataset,
     config: RunConfig,
     *,
@@ -112,22 +134,23 @@ def infer(
     left out and named in the metadata under ``unreadable_records``.
 
     Args:
-        regressor: Its mode is put back afterwards.
+        network: Its mode is put back afterwards.
         dataset: Records in the configured joint set.
         config: Of the run.
         flip_test: See predict_batch.
         batch_size: Images per forward pass.
-        device: Where the regressor lives.
+        device: Where the network lives.
         deviation: Standard deviation of the standardised residual per axis, by which σ is
-            multiplied to be a standard deviation itself; None leaves σ as the regressor gives it.
+            multiplied to be a standard deviation itself, or a full covariance's factor column by
+            column; None leaves σ as the network gives it.
         metadata: More of it for the result.
 
     Raises:
         ValueError: If no record is left, or one cannot be read and is not to be skipped.
     """
     skeleton = skeleton_by_name(config.data.skeleton)
-    was_training = regressor.training
-    regressor.eval()
+    was_training = network.training
+    network.eval()
     parts: list[tuple[Tensor, ...]] = []
     loader = BatchLoader(
         dataset,
@@ -145,23 +168,23 @@ def infer(
         images = batch.images
         if config.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        pose = predict_batch(regressor, images, skeleton=skeleton, flip_test=flip_test).cpu()
+        pose = predict_batch(network, images, skeleton=skeleton, flip_test=flip_test).cpu()
         target = batch.target.cpu()
-        parts.append((pose.mean, pose.scale, target, batch.crop_from_image.cpu(), batch.index))
-    regressor.train(was_training)
+        parts.append((pose.mean, pose.spread, target, batch.crop_from_image.cpu(), batch.index))
+    network.train(was_training)
     unreadable = [*dataset.skipped_names, *loader.skipped_names]
     if not parts:
         raise ValueError(
             f"no record of {dataset.store.path} is left to predict: "
             f"all {len(unreadable)} are unreadable"
         )
-    mean, scale, target, crop_from_image, index = (
+    mean, spread, target, crop_from_image, index = (
         torch.cat(part) for part in zip(*parts, strict=True)
     )
     if deviation is not None:
-        scale = scale * torch.from_numpy(deviation).to(scale)
+        spread = spread * torch.from_numpy(deviation).to(spread)
     return build_predictions(
-        PoseDistribution(mean, scale),
+        PoseDistribution.from_spread(mean, spread),
         target,
         crop_from_image,
         store=dataset.store,
@@ -201,7 +224,7 @@ def build_predictions(
     camera = store.cameras[torch.from_numpy(records.camera_index[store_index])]
     target_camera_mm, weight = labels(store, store_index, skeleton=skeleton)
     root_depth_mm = target_camera_mm[:, skeleton.root, 2]
-    mean, scale = pose.mean.double().clone(), pose.scale.double().clone()
+    mean, spread = pose.mean.double().clone(), pose.spread.double().clone()
     mean[:, skeleton.root, 2] = 0
     decoding: dict[str, Any] = {
         "crop_size_px": config.data.input_size_px,
@@ -209,9 +232,8 @@ def build_predictions(
         "depth_range_mm": config.data.depth_range_mm,
     }
     predicted_camera_mm = decode_uvd(mean, camera, crop_from_image.double(), **decoding)
-    certain = scale.clone()
-    certain[:, skeleton.root, 2] = 0  # given, not predicted
-    sigma_mm = decode_scale(mean, certain, camera, crop_from_image.double(), **decoding)
+    spread[:, skeleton.root, 2] = 0  # given, not predicted
+    sigma_mm = decode_scale(mean, spread, camera, crop_from_image.double(), **decoding)
     image_from_crop = invert_map(crop_from_image.double())
     predicted_crop_px = crop_pixels(mean, crop_size_px=config.data.input_size_px)
 
@@ -223,7 +245,7 @@ def build_predictions(
 
     return Predictions(
         mean_uvd=kept(mean),
-        scale_uvd=kept(scale),
+        scale_uvd=kept(pose.scale),
         target_uvd=kept(target_uvd),
         weight=kept(weight),
         predicted_root_relative_mm=relative(predicted_camera_mm),

@@ -27,7 +27,7 @@ from pose3d.data.store import Store, open_store
 from pose3d.engine.checkpoint import checkpoint_config, load_checkpoint, load_state
 from pose3d.engine.config import RunConfig, config_differences, load_config
 from pose3d.engine.infer import choose_device, crop_images, infer, with_constant_pose
-from pose3d.engine.session import Network
+from pose3d.engine.network import Network
 from pose3d.evaluation.density import ResidualDensity
 from pose3d.evaluation.npz import write_npz
 from pose3d.evaluation.predictions import Predictions, evaluate_predictions
@@ -169,7 +169,7 @@ def predict(
     )
     started = time.perf_counter()
     predictions = infer(
-        trained.network.regressor,
+        trained.network,
         dataset,
         config,
         flip_test=request["flip_test"],

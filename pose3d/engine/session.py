@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from pose3d.data.dataset import PoseDataset, epoch_order, make_dataset
 from pose3d.data.store import Store
@@ -25,11 +25,9 @@ from pose3d.engine.checkpoint import (
 )
 from pose3d.engine.config import RunConfig, config_differences
 from pose3d.engine.infer import choose_device, has_bf16, mean_pose
+from pose3d.engine.network import Network
 from pose3d.engine.optimise import StepGuard, WeightAverage, build_optimiser
 from pose3d.geometry.skeleton import skeleton_by_name
-from pose3d.model.flow import ResidualFlow
-from pose3d.model.likelihood import Likelihood
-from pose3d.model.regressor import PoseDistribution, PoseRegressor
 
 FREE_SETTINGS = (
     *("train.log_every_steps", "train.checkpoint_every_steps", "train.figure_every_epochs"),
@@ -62,41 +60,6 @@ class Progress:
     mean_pose_mpjpe_mm: float = math.nan
     sums: dict[str, float] = field(default_factory=dict)
     """Over the good steps of the running epoch: steps, loss and its parts, gradient norm."""
-
-
-class Network(nn.Module):
-    """Regressor and likelihood under one roof: what is fitted, averaged and saved.
-
-    Args:
-        config: Of the run; weights are drawn from torch's global generator.
-        planar_joints: See Likelihood.
-        load_pretrained: See PoseRegressor.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        planar_joints: tuple[int, ...] | None = None,
-        load_pretrained: bool = True,
-    ) -> None:
-        super().__init__()
-        num_joints = skeleton_by_name(config.data.skeleton).num_joints
-        self.regressor = PoseRegressor(config.model, num_joints, load_pretrained=load_pretrained)
-        flow = ResidualFlow(config.flow)
-        self.likelihood = Likelihood(config.likelihood, flow, planar_joints=planar_joints)
-
-    def predict(self, images: Float[Tensor, "batch 3 height width"]) -> PoseDistribution:
-        """Where the joints are, in the mode that the network is in.
-
-        The regressor's answer, from which the likelihood makes the estimate that belongs to it: the
-        same for all kinds but ``flow``, whose estimate went through the flow.
-        """
-        pose = self.regressor(images)
-        if not hasattr(self.likelihood, "estimate"):
-            return pose
-        mean, spread = self.likelihood.estimate(pose.mean, pose.spread)
-        return PoseDistribution.from_spread(mean, spread, pose.feature)
 
 
 @dataclass(kw_only=True)

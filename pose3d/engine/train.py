@@ -272,7 +272,7 @@ def _validate(session: Session) -> tuple[Predictions, dict[str, Any]]:
     """Predict and judge the validation records; the mean pose once."""
     config, progress = session.config, session.progress
     predictions = infer(
-        session.judged_network.regressor,
+        session.judged_network,
         session.validation,
         config,
         flip_test=config.evaluate.flip_test,

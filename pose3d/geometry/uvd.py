@@ -122,7 +122,7 @@ def decode_uvd(
 
 def decode_scale(
     mean_uvd: Float[Tensor, "*batch joints 3"],
-    scale_uvd: Float[Tensor, "*batch joints 3"],
+    scale_uvd: Float[Tensor, "*batch joints 3"] | Float[Tensor, "*batch joints 3 3"],
     camera: Camera,
     crop_from_image: Float[Tensor, "*batch 3 3"],
     *,
@@ -132,13 +132,15 @@ def decode_scale(
 ) -> Float[Tensor, "*batch joints 3"]:
     """Carry the scale of a prediction into millimetres along the camera's axes.
 
-    To first order: the square root of the diagonal of J diag(σ²) Jᵀ, with J the derivative of
-    ``decode_uvd`` at the mean. Scales stay what they were, standard deviations or Laplace scales,
-    where one axis dominates; the covariances between the axes are dropped.
+    To first order: the square root of the diagonal of J Σ Jᵀ, with J the derivative of
+    ``decode_uvd`` at the mean and Σ either diag(σ²) or L Lᵀ. Scales stay what they were, standard
+    deviations or Laplace scales, where one axis dominates; what covariance there is between the
+    camera's axes is dropped.
 
     Args:
         mean_uvd: Where to linearise: the predicted u, v, d.
-        scale_uvd: Predicted scale of each axis, without dimension.
+        scale_uvd: Predicted scale σ of each axis, without dimension, or the triangular factor L of
+            their covariance: one dimension more than ``mean_uvd``.
         camera: As in ``decode_uvd``.
         crop_from_image: As in ``decode_uvd``.
         crop_size_px: As in ``decode_uvd``.
@@ -160,11 +162,14 @@ def decode_scale(
     unit_from_ray = (crop_from_image_linear[..., :, :, None] * image_from_ray[..., None, :, :]).sum(
         -2
     ) / crop_size_px
-    scale = scale_uvd.double()
-    planar = _inverse_2x2(unit_from_ray) * depth[..., None] * scale[..., None, :2]  # [b j 2 2]
-    depth_scale = scale[..., 2:] * depth_range_mm
-    variance = planar.square().sum(-1) + (rays * depth_scale).square()
-    return torch.cat([variance.sqrt(), depth_scale.abs()], dim=-1).to(scale_uvd.dtype)
+    plane_from_unit = _inverse_2x2(unit_from_ray) * depth[..., None]  # [b j 2 2]
+    is_diagonal = scale_uvd.ndim == mean_uvd.ndim
+    factor = torch.diag_embed(scale_uvd.double()) if is_diagonal else scale_uvd.double()
+    planar = plane_from_unit @ factor[..., :2, :] + (
+        rays[..., :, None] * depth_range_mm * factor[..., 2:, :]
+    )
+    variance = torch.cat([planar, depth_range_mm * factor[..., 2:, :]], dim=-2).square().sum(-1)
+    return variance.sqrt().to(scale_uvd.dtype)
 
 
 def uvd_in_range(uvd: Float[Tensor, "*batch joints 3"]) -> Bool[Tensor, "*batch joints"]:

@@ -18,9 +18,10 @@ from pose3d.engine.infer import (
     predict_batch,
     with_constant_pose,
 )
+from pose3d.engine.network import Network
 from pose3d.evaluation.predictions import evaluate_predictions
 from pose3d.geometry.skeleton import HUMAN36M_17, HUMAN36M_18
-from pose3d.model.regressor import PoseDistribution, PoseRegressor
+from pose3d.model.regressor import PoseDistribution
 
 CPU = torch.device("cpu")
 
@@ -31,24 +32,24 @@ def data(dots, small):
     return config, make_dataset(open_store(dots), config.data, role="test")
 
 
-class Oracle(PoseRegressor):
+class Oracle(Network):
     """Answers every batch with the labels, in order."""
 
     def __init__(self, config, dataset, *, root_depth: float = 0.0):
-        super().__init__(config.model, 17)
+        super().__init__(config)
         batch = plain_batch(dataset.raw_batch(np.arange(len(dataset))), config.data)
         self.target = batch.target.clone()
         self.target[:, 0, 2] += root_depth
         self.place = 0
 
-    def forward(self, images):
+    def predict(self, images):
         start, self.place = self.place, self.place + len(images)
         mean = self.target[start : self.place]
         return PoseDistribution(mean, torch.full_like(mean, 0.01))
 
 
-def predict_with(regressor, config, dataset):
-    return infer(regressor, dataset, config, flip_test=False, batch_size=3, device=CPU)
+def predict_with(network, config, dataset):
+    return infer(network, dataset, config, flip_test=False, batch_size=3, device=CPU)
 
 
 def test_the_right_answer_has_no_error_in_millimetres_and_pixels(data):
@@ -78,7 +79,7 @@ def test_unreadable_records_are_left_out_named_and_counted(dots, small, tmp_path
 
     config = small("data.bad_records=skip", "data.skeleton=human36m_17")
     dataset = make_dataset(store, config.data, role="test")
-    predictions = predict_with(PoseRegressor(config.model, 17), config, dataset)
+    predictions = predict_with(Network(config), config, dataset)
     names = [store.record_name(row) for row in (first, second)]
     assert predictions.metadata["unreadable_records"] == names
     assert len(predictions) == 2
@@ -117,13 +118,13 @@ def mirrored_by_hand(values: np.ndarray, *, is_mean: bool, size: int) -> np.ndar
 
 def test_a_mirrored_image_has_the_mirrored_location_and_scale(small):
     torch.manual_seed(0)
-    regressor = PoseRegressor(small().model, 17).eval()
-    for head in (regressor.location_head, regressor.scale_head):
+    network = Network(small("data.skeleton=human36m_17")).eval()
+    for head in (network.regressor.location_head, network.regressor.scale_head):
         torch.nn.init.normal_(head.weight)  # so that joints differ
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         pose, mirrored = (
-            predict_batch(regressor, x, skeleton=HUMAN36M_17, flip_test=True)
+            predict_batch(network, x, skeleton=HUMAN36M_17, flip_test=True)
             for x in (images, images.flip(-1))
         )
     expected = mirrored_by_hand(pose.mean.numpy(), is_mean=True, size=32)
