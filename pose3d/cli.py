@@ -9,10 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pose3d.engine.compare import compare as compare_variants
 from pose3d.engine.config import load_config
 from pose3d.engine.predict import CheckpointName, read_metrics, results_are_current
 from pose3d.engine.predict import predict as predict_run
 from pose3d.engine.train import train as train_run
+from pose3d.report.comparison import write_comparison
 from pose3d.report.html import write_report
 
 app = typer.Typer(
@@ -131,6 +133,40 @@ def main() -> None:
         app()
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/compare_small.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; the same to go on.")],
+    store: Annotated[Path | None, typer.Option(help="The store's folder.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Train only this variant; again.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Train these, e.g. 0,1; else all.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side.")] = 1,
+    table_only: Annotated[bool, typer.Option("--table-only", help="Train nothing.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Train what failed again.")] = False,
+) -> None:
+    """Train variants under equal budgets and set their numbers side by side; resumable."""
+    comparison = compare_variants(
+        _config_file(config),
+        store=store,
+        out=out,
+        only=only or [],
+        seeds=None if seeds is None else _whole_numbers(seeds),
+        jobs=jobs,
+        table_only=table_only,
+        retry=retry,
+    )
+    table, figure, _ = write_comparison(comparison.numbers, out)
+    print(table.read_text(encoding="utf-8"))
+    print(f"table: {table}, figure: {figure}")
+    for label, reason in comparison.unfinished.items():
+        print(f"not finished: {label} {reason}", file=sys.stderr)
+    if comparison.was_stopped:
+        print("stopped; the same command goes on")
+        raise typer.Exit(EXIT_STOPPED)
+    if comparison.unfinished:
+        raise typer.Exit(1)
+
+
         sys.exit(2)
 
 
@@ -151,6 +187,13 @@ def _name(checkpoint: Checkpoint) -> CheckpointName:
 
 def _protocol_table(metrics: dict[str, Any]) -> Table:
     protocol, counts = metrics["protocol"], metrics["counts"]
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--seeds must be whole numbers like 0,1,2, got {text!r}") from error
+
+
     table = Table(title="Protocol", show_header=False, title_justify="left")
     rows = {
         "protocol": protocol["text"],

@@ -13,12 +13,12 @@ ORDER = (
     *("data.shard", "data.store", "data.augment", "data.dataset"),
     *("model.backbone", "model.flow_base", "model.flow", "model.likelihood", "model.regressor"),
     *("evaluation.metrics", "evaluation.npz", "evaluation.quadrature", "evaluation.density"),
-    *("evaluation.tables", "evaluation.predictions"),
+    *("evaluation.tables", "evaluation.predictions", "evaluation.bootstrap"),
     *("engine.config", "engine.network", "engine.checkpoint", "engine.optimise", "engine.infer"),
     *("engine.bounded", "engine.session", "engine.journal", "engine.monitor", "engine.train"),
-    "engine.predict",
+    *("engine.predict", "engine.variants", "engine.judge", "engine.scoreboard", "engine.compare"),
     *("report.style", "report.results", "report.charts", "report.residuals", "report.poses"),
-    *("report.plots", "report.html"),
+    *("report.plots", "report.html", "report.comparison"),
     "cli",
 )
 """Every module of pose3d, rooms from left to right and files from first to last."""

@@ -144,10 +144,10 @@ def _variants(values: object, base: RunConfig, *, source: Path) -> Iterator[Vari
         raise ValueError(f"{source}: variants must map names to settings, got {values!r}")
     for key, given in values.items():
         name = str(key)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             raise ValueError(
                 f"{source}: the variant's name {name!r} becomes a file's name: use letters, "
-                "digits, '_', '.' and single '-'"
+                "digits, '_', '.' and '-'"
             )
         settings = {} if given is None else given
         title = name

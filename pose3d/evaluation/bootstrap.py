@@ -57,7 +57,7 @@ def resampled_ratio(
     """Σ total / Σ number over the records of each resample.
 
     Args:
-        total: What is summed, e.g. nats of all joints of a record; not finite = left out.
+        total: What is summed, e.g. nats of all joints of a record; NaN = left out.
         number: Over how many it is summed, e.g. joints; 1 gives the mean over records.
         sequence: Number of each record's sequence.
         counts: See resample_counts.
@@ -65,7 +65,7 @@ def resampled_ratio(
     Returns:
         One ratio per resample; NaN where a resample holds nothing.
     """
-    known = np.isfinite(total)
+    known = ~np.isnan(total)
     size = counts.shape[1]
     weights = np.where(known, total, 0), np.where(known, number, 0)
     above, below = (np.bincount(sequence, weights=w, minlength=size) for w in weights)
@@ -88,8 +88,8 @@ def resampled_spearman(
     for start in range(0, len(counts), RESAMPLES_AT_ONCE):
         chosen = slice(start, start + RESAMPLES_AT_ONCE)
         weight = counts[chosen][:, sequence].astype(np.float64)  # [resamples records]
-        ranks = [_middle_ranks(weight, *ties) for ties in (ties_a, ties_b)]
-        results[chosen] = _weighted_correlation(*ranks, weight)
+        ranks_a, ranks_b = (_middle_ranks(weight, *ties) for ties in (ties_a, ties_b))
+        results[chosen] = _weighted_correlation(ranks_a, ranks_b, weight)
     return results
 
 
