@@ -30,7 +30,7 @@ EXIT_STOPPED = 130
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.")]
 StoreOption = Annotated[
-    Path | None, typer.Option(help="The store's folder; else the one it was trained on.")
+    Path | None, typer.Option(help="The store's folder; else the (main) one it was trained on.")
 ]
 SplitOption = Annotated[str | None, typer.Option(help="train or test; else data.test_split.")]
 CheckpointOption = Annotated[Checkpoint, typer.Option(help="Which weights.")]
@@ -46,7 +46,13 @@ OutOption = Annotated[Path | None, typer.Option(help="Else a folder in the run."
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/demo.yaml.")],
-    store: Annotated[Path, typer.Option(help="The store's folder.")],
+    store: Annotated[
+        list[Path],
+        typer.Option(
+            help="The store's folder. Repeated: more stores train beside the first, which alone "
+            "validates; see data.store_shares."
+        ),
+    ],
     run: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")],
     overrides: Annotated[
         list[str] | None,
@@ -54,7 +60,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run there.")] = False,
 ) -> None:
-    """Fit a regressor to a store; Ctrl-C stops it after the step, --resume goes on exactly."""
+    """Fit a regressor to stores; Ctrl-C stops it after the step, --resume goes on exactly."""
     settings = load_config(_config_file(config), overrides or [])
     result = train_run(settings, store=store, run=run, resume=resume)
     if not result.is_complete:
@@ -127,12 +133,6 @@ def report(run: RunArgument, out: OutOption = None) -> None:
     print(f"report: {write_report(run, out)}")
 
 
-def main() -> None:
-    """Run the command line; what is wrong with the input ends in one line and exit code 2."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 @app.command()
 def compare(
     config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/compare_small.yaml.")],
@@ -167,6 +167,12 @@ def compare(
         raise typer.Exit(1)
 
 
+def main() -> None:
+    """Run the command line; what is wrong with the input ends in one line and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -181,12 +187,6 @@ def _config_file(path: Path) -> Path:
     raise FileNotFoundError(f"no config file at {path}" + (f"; {advice}" if shipped else ""))
 
 
-def _name(checkpoint: Checkpoint) -> CheckpointName:
-    return "best" if checkpoint is Checkpoint.best else "last"
-
-
-def _protocol_table(metrics: dict[str, Any]) -> Table:
-    protocol, counts = metrics["protocol"], metrics["counts"]
 def _whole_numbers(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]
@@ -194,6 +194,12 @@ def _whole_numbers(text: str) -> list[int]:
         raise ValueError(f"--seeds must be whole numbers like 0,1,2, got {text!r}") from error
 
 
+def _name(checkpoint: Checkpoint) -> CheckpointName:
+    return "best" if checkpoint is Checkpoint.best else "last"
+
+
+def _protocol_table(metrics: dict[str, Any]) -> Table:
+    protocol, counts = metrics["protocol"], metrics["counts"]
     table = Table(title="Protocol", show_header=False, title_justify="left")
     rows = {
         "protocol": protocol["text"],
@@ -218,7 +224,8 @@ def _trained_on(protocol: dict[str, Any]) -> str:
     subjects = protocol["train_subjects"]
     if isinstance(subjects, str):
         return subjects
-    return f"{protocol['train_records']} records of {', '.join(f'S{s}' for s in subjects)}"
+    main = f"{protocol['train_records']} records of {', '.join(f'S{s}' for s in subjects)}"
+    return "; ".join([main, *protocol["extra_stores"]])
 
 
 _HEADLINE = {

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "pose3d"
 ORDER = (
     *("geometry.skeleton", "geometry.camera", "geometry.crop", "geometry.uvd"),
-    *("data.shard", "data.store", "data.augment", "data.dataset"),
+    *("data.shard", "data.store", "data.augment", "data.dataset", "data.mixture"),
     *("model.backbone", "model.flow_base", "model.flow", "model.likelihood", "model.regressor"),
     *("evaluation.metrics", "evaluation.npz", "evaluation.quadrature", "evaluation.density"),
     *("evaluation.tables", "evaluation.predictions", "evaluation.bootstrap"),

@@ -304,8 +304,9 @@ def make_batch(
         normalisation: Whose mean and standard deviation, see `NORMALISATIONS`.
 
     Returns:
-        The batch. Weights are 0 on all axes of a joint of which any of u, v, d leaves ±½, and for
-        the root's depth, which is 0 by definition. Joints under the noise remain labelled.
+        The batch. Weights are 0 on all axes of a joint that leaves ±½ on an axis with a label, for
+        every depth of a record whose root has no depth label, and for the root's own depth, which
+        is 0 by definition. Joints under the noise remain labelled.
 
     Raises:
         ValueError: If the normalisation is unknown, or a labelled joint cannot be projected.
@@ -388,7 +389,9 @@ def _encode_labels(
         root=skeleton.root,
         depth_range_mm=depth_range_mm,
     )
-    weight = raw.weight.float() * uvd_in_range(uvd)[..., None]
+    weight = raw.weight.float().clone()
+    weight[..., 2] *= weight[:, skeleton.root, None, 2] > 0  # d counts from the root's depth
+    weight *= uvd_in_range(torch.where(weight > 0, uvd, 0))[..., None]
     weight[:, skeleton.root, 2] = 0
     is_mirrored = mirror[:, None, None]  # the map has turned u; the joints change their names
     target = torch.where(is_mirrored, mirror_scale(uvd, skeleton), uvd)

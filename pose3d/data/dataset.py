@@ -5,11 +5,12 @@ no worker process has to be started or fed. The order of an epoch and everything
 (seed, epoch) alone; a loader can start at any batch of an epoch, which is how a run resumes.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -42,13 +43,19 @@ class DataConfig:
     test_split: str = "test"
     """Split of the store that is validated and tested on."""
     train_subjects: tuple[int, ...] | None = None
-    """Only these subjects; null = all of the split."""
+    """Only these subjects; null = all of the split. Of the main store; others train whole."""
     test_subjects: tuple[int, ...] | None = None
     """The same for testing."""
     train_every: int = 1
-    """Only frames whose number is a multiple of this."""
+    """Only frames whose number is a multiple of this. Of the main store; others train whole."""
     test_every: int = 1
     """The same for testing."""
+    store_shares: tuple[float, ...] | None = None
+    """Of the images of every batch, in the order of the stores, over their sum: [1, 1] = half and
+    half; null = in proportion to the stores' training records."""
+    store_weights: tuple[float, ...] | None = None
+    """Factor on the label weights of each store, hence on its images' loss and gradient; the mean
+    over labelled joints still divides by their number. null = 1 each."""
     bad_records: BadRecords = "error"
     """error stops at a record that cannot be read; skip leaves it out and counts it."""
     num_threads: int = 2
@@ -56,7 +63,7 @@ class DataConfig:
     prefetch: int = 2
     """Batches that are kept ready, at least one per thread."""
     cache_gib: float = 0.0
-    """Memory for decoded crops, filled during the first epoch; for small stores."""
+    """Memory for each store's decoded crops, filled during the first epoch; for small stores."""
 
     def __post_init__(self) -> None:
         skeleton_by_name(self.skeleton)
@@ -66,6 +73,11 @@ class DataConfig:
                 raise ValueError(f"data.{name} must be >= {low}, got {getattr(self, name)}")
         if not self.depth_range_mm > 0:
             raise ValueError(f"data.depth_range_mm must be > 0, got {self.depth_range_mm}")
+        for name in ("store_shares", "store_weights"):
+            values = getattr(self, name)
+            if values is not None and not all(0 < value < math.inf for value in values):
+                words = ", ".join(f"{value:g}" for value in values)
+                raise ValueError(f"data.{name} must be finite numbers > 0, got {words}")
 
 
 class PoseDataset:
@@ -229,13 +241,55 @@ def concatenate(batches: Sequence[RawBatch]) -> RawBatch:
 
 
 def epoch_order(
-    num: int, *, seed: int, epoch: int, shuffle: bool = True
+    num: int, *, seed: int, epoch: int, shuffle: bool = True, first: int = 0
 ) -> Int64[np.ndarray, " {num}"]:
-    """Positions 0 to num − 1 in the order of an epoch, the same on every machine."""
+    """Positions 0 to num − 1 in the order of an epoch, the same on every machine.
+
+    Args:
+        num: How many.
+        seed: With `epoch`, fixes the order.
+        epoch: The pass over the data.
+        shuffle: False keeps the positions ascending.
+        first: Number under which position 0 is drawn; sets with other numbers have other orders.
+    """
     positions = np.arange(num, dtype=np.int64)
     if not shuffle:
         return positions
-    return np.argsort(random_bits(positions, Draw.ORDER, seed=seed, epoch=epoch), kind="stable")
+    bits = random_bits(first + positions, Draw.ORDER, seed=seed, epoch=epoch)
+    return np.argsort(bits, kind="stable")
+
+
+ReadT = TypeVar("ReadT")
+
+
+def read_ahead(
+    read: Callable[[int], ReadT], numbers: Iterable[int], *, num_threads: int, prefetch: int
+) -> Iterator[ReadT]:
+    """What `read` gives for each number, in their order, read by threads before it is asked for.
+
+    Threads exist only while the iteration runs; they end with it, also when it is left early or an
+    exception passes.
+
+    Args:
+        read: Is called once for each number.
+        numbers: In the order of the answers.
+        num_threads: 0 reads in the calling thread when an answer is asked for.
+        prefetch: Answers that are kept ready, at least one per thread.
+    """
+    if num_threads == 0:
+        yield from map(read, numbers)
+        return
+    pending: deque[Future[ReadT]] = deque()
+    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="pose3d-loader")
+    try:
+        for number in numbers:
+            pending.append(executor.submit(read, number))
+            if len(pending) > max(prefetch, num_threads):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
 
 
 class BatchLoader:
@@ -292,7 +346,7 @@ class BatchLoader:
         self._order = epoch_order(size, seed=seed, epoch=epoch, shuffle=shuffle)
         self._batch_size = batch_size
         self._num_threads = num_threads
-        self._ahead = max(prefetch, num_threads)
+        self._prefetch = prefetch
         self._pin_memory = pin_memory
         self._bad_records = bad_records
 
@@ -308,28 +362,14 @@ class BatchLoader:
     def __iter__(self) -> Iterator[RawBatch]:
         self.next_batch = self.start_batch
         self.skipped_names = []
-        for raw, bad_names in self._read_ahead() if self._num_threads else self._read_in_turn():
+        numbers = range(self.start_batch, self.num_batches)
+        for raw, bad_names in read_ahead(
+            self._read, numbers, num_threads=self._num_threads, prefetch=self._prefetch
+        ):
             self.next_batch += 1
             self.skipped_names += bad_names
             if len(raw):
                 yield raw
-
-    def _read_in_turn(self) -> Iterator[tuple[RawBatch, list[str]]]:
-        for number in range(self.start_batch, self.num_batches):
-            yield self._read(number)
-
-    def _read_ahead(self) -> Iterator[tuple[RawBatch, list[str]]]:
-        pending: deque[Future[tuple[RawBatch, list[str]]]] = deque()
-        executor = ThreadPoolExecutor(self._num_threads, thread_name_prefix="pose3d-loader")
-        try:
-            for number in range(self.start_batch, self.num_batches):
-                pending.append(executor.submit(self._read, number))
-                if len(pending) > self._ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, number: int) -> tuple[RawBatch, list[str]]:
         """Read one batch of the epoch; runs in a thread."""

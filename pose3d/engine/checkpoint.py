@@ -11,7 +11,9 @@ optimiser          its state dict
 random             states of torch's, CUDA's and NumPy's generators
 progress           epoch, batch, step, counters and the running sums of the epoch
 config             all settings as JSON
-store, digest      path and digest of the store it was trained on
+store, digest      path and digest of the store it was trained on, the main one of several
+extra_stores       of each further one: path, name, digest, source, records, subjects, depth_labels
+                   (of all joints, some or none), share (of each batch), weight (of its labels)
 skeleton           name of the joint set
 mean_pose_mm       mean root-relative training pose (J, 3), camera axes, millimetres
 pose3d, commit     version and git commit of the code ("" outside its repository)
@@ -118,6 +120,11 @@ def checkpoint_config(contents: Mapping[str, Any], *, source: str | Path) -> Run
         return config_from_dict(json.loads(contents["config"]))
     except ValueError as error:
         raise ValueError(f"settings in {source}: {error}") from error
+
+
+def extra_stores_of(contents: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What a checkpoint says of the stores beside the main one; old files had no such thing."""
+    return tuple(contents.get("extra_stores", ()))
 
 
 def config_json(config: RunConfig) -> str:

@@ -11,7 +11,7 @@ from pose3d.data.augment import TrainingBatch
 from pose3d.engine.infer import crop_images, crop_pixels, evaluation_bones, has_bf16
 from pose3d.engine.journal import Journal, prediction_figure
 from pose3d.engine.session import Session, fetch_counters
-from pose3d.evaluation.predictions import Predictions
+from pose3d.evaluation.predictions import WORDS_FOR_DEPTH, Predictions
 from pose3d.geometry.skeleton import skeleton_by_name
 from pose3d.model.regressor import PoseDistribution
 
@@ -28,10 +28,16 @@ def greet(session: Session, journal: Journal, *, resume: bool, found: bool) -> N
     if found:
         journal.say(f"resuming after step {progress.step} of {session.num_steps}")
     journal.say(
-        f"{len(session.training)} training and {len(session.validation)} validation records, "
+        f"{session.mixture.num_records} training and {len(session.validation)} validation records, "
         f"{session.steps_per_epoch} steps per epoch on {session.device} in "
         f"{'bf16' if session.uses_bf16 else 'float32'}"
     )
+    for store in session.mixture.describe() if len(session.mixture.datasets) > 1 else ():
+        journal.say(
+            f"store {store['path']}: {store['records']} training records"
+            f"{WORDS_FOR_DEPTH[store['depth_labels']]}, {store['share']:.1%} of each batch, weight "
+            f"of its labels {store['weight']:g}"
+        )
     if session.uses_bf16 and not has_bf16(session.device):
         journal.say(
             f"note: this {session.device.type} only emulates bf16, many times slower than float32; "
@@ -96,7 +102,7 @@ def report_skipped(
 ) -> None:
     """Log which records were in a skipped step; raise after too many."""
     progress, limit = session.progress, session.config.train.max_skipped_in_a_row
-    names = [session.store.record_name(int(index)) for index in batch.index]
+    names = [session.mixture.record_name(int(index)) for index in batch.index]
     journal.record(
         "skipped_step",
         {
@@ -175,7 +181,7 @@ def _report_bounded(session: Session, journal: Journal) -> None:
     joints, records = sum(progress.bounded_by_row.values()), len(progress.bounded_by_row)
     most = sorted(progress.bounded_by_row.items(), key=lambda item: (-item[1], item[0]))
     named = [
-        {"record": session.store.record_name(row), "joints": count}
+        {"record": session.mixture.record_name(row), "joints": count}
         for row, count in most[:NUM_BOUNDED_NAMED]
     ]
     journal.record(

@@ -24,7 +24,12 @@ from torch import Tensor
 
 from pose3d.data.dataset import DataConfig, PoseDataset, make_dataset
 from pose3d.data.store import Store, open_store
-from pose3d.engine.checkpoint import checkpoint_config, load_checkpoint, load_state
+from pose3d.engine.checkpoint import (
+    checkpoint_config,
+    extra_stores_of,
+    load_checkpoint,
+    load_state,
+)
 from pose3d.engine.config import RunConfig, config_differences, load_config
 from pose3d.engine.infer import choose_device, crop_images, infer, with_constant_pose
 from pose3d.engine.network import Network
@@ -66,9 +71,11 @@ class TrainedRun:
     network: Network
     checkpoint: CheckpointName
     store: str
-    """Path of the store it was trained on."""
+    """Path of the store it was trained on, the main one of several."""
     digest: str
     """Of that store."""
+    extra_stores: tuple[dict[str, Any], ...]
+    """What the checkpoint says of the stores that trained beside it."""
     epochs_trained: int | None
     """Epochs that the best was chosen from; None where last.pt cannot tell."""
     mean_pose_mm: Float[Tensor, "joints 3"]
@@ -119,6 +126,7 @@ def load_run(
         checkpoint=checkpoint,
         store=contents["store"],
         digest=contents["digest"],
+        extra_stores=extra_stores_of(contents),
         epochs_trained=_epochs_trained(run),
         mean_pose_mm=contents["mean_pose_mm"],
         epoch=contents["progress"]["epoch"],
@@ -142,7 +150,8 @@ def predict(
 
     Args:
         run: Folder of the run.
-        store: Folder of the store, or an open one; None takes the one the run was trained on.
+        store: Folder of the store, or an open one; None takes the one the run was trained on, the
+            main one of several.
         split: "train" or "test"; None takes data.test_split of the run.
         checkpoint: best or last.
         flip_test: Average with the mirror image's prediction; None takes evaluate.flip_test.
@@ -186,6 +195,7 @@ def predict(
             "frames": _frames(request["every"]),
             "test_subjects": _subjects(opened, dataset.indices),
             **_training_records(trained, opened),
+            "extra_stores": list(trained.extra_stores),
             "commit": trained.commit,
         },
     )

@@ -1,7 +1,7 @@
 """What the training loop works on: built from settings and a store, saved, and put back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pose3d.data.dataset import PoseDataset, epoch_order, make_dataset
+from pose3d.data.mixture import Mixture, batch_counts, make_mixture
 from pose3d.data.store import Store
 from pose3d.engine.bounded import BoundedRecords
 from pose3d.engine.checkpoint import (
     checkpoint_config,
     code_provenance,
     config_json,
+    extra_stores_of,
     load_checkpoint,
     load_state,
     random_state,
@@ -53,7 +55,8 @@ class Progress:
     bounded: int = 0
     """Joints whose residual was bounded before it entered the flow."""
     bounded_by_row: dict[int, int] = field(default_factory=dict)
-    """The same over the running epoch, by row in the store; rows without any do not appear."""
+    """The same over the running epoch, by the record's number over all stores (see Mixture);
+    records without any do not appear."""
     best_mpjpe_mm: float = math.inf
     best_epoch: int = 0
     last_mpjpe_mm: float = math.nan
@@ -70,7 +73,8 @@ class Session:
     run: Path
     store: Store
     device: torch.device
-    training: PoseDataset
+    mixture: Mixture
+    """All records that are trained on, of the main store and further ones."""
     validation: PoseDataset
     network: Network
     average: WeightAverage[Network] | None
@@ -81,6 +85,11 @@ class Session:
     progress: Progress
     bounded: BoundedRecords
     """Of the steps whose counts are not yet in the progress."""
+
+    @property
+    def training(self) -> PoseDataset:
+        """The main store's training records."""
+        return self.mixture.main
 
     @property
     def uses_bf16(self) -> bool:
@@ -100,51 +109,68 @@ class Session:
 
 
 def build_session(
-    config: RunConfig, store: Store, *, run: Path, load_pretrained: bool = True
+    config: RunConfig,
+    store: Store,
+    *,
+    run: Path,
+    extra_stores: Sequence[Store] = (),
+    load_pretrained: bool = True,
 ) -> Session:
     """Everything a training needs, at its beginning; seeds the global generators.
 
     Args:
         config: All settings.
-        store: The open store.
+        store: The open store, which also validates; the main one if there are several.
         run: Folder of the run.
+        extra_stores: Open stores that train beside it.
         load_pretrained: False where a checkpoint follows, which holds the weights.
+
+    Raises:
+        ValueError: As `make_mixture` does.
     """
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
     torch.manual_seed(config.train.seed)
     device = choose_device(config.train.device)
     skeleton = skeleton_by_name(config.data.skeleton)
-    training = make_dataset(store, config.data, role="train")
+    mixture = make_mixture([store, *extra_stores], config.data)
     validation = _thin(make_dataset(store, config.data, role="test"), config)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     network = Network(
         config,
-        planar_joints=_planar_joints(training, skeleton.root),
+        planar_joints=_planar_joints(mixture),
         load_pretrained=load_pretrained,
     )
     network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     decay = config.train.ema_decay
-    steps = max(1, len(training) // config.train.batch_size)
+    num_main, limit = len(mixture.main), config.train.limit_train_batches
+    counts = batch_counts(mixture.shares, num_main=num_main, batch_size=config.train.batch_size)
     return Session(
         config=config,
         run=run,
         store=store,
         device=device,
-        training=training,
+        mixture=mixture,
         validation=validation,
         network=network,
         average=WeightAverage(network, decay=decay) if decay else None,
         optimiser=build_optimiser(network, config.train, device=device),
         guard=StepGuard(network),
-        mean_pose_mm=mean_pose(store, training.indices, skeleton=skeleton),
-        steps_per_epoch=min(steps, config.train.limit_train_batches or steps),
+        mean_pose_mm=mean_pose(store, mixture.main.indices, skeleton=skeleton),
+        steps_per_epoch=min(len(counts), limit or len(counts)),
         progress=Progress(),
         bounded=BoundedRecords(),
     )
 
 
-def enter_run(run: Path, config: RunConfig, store: Store, *, resume: bool) -> dict[str, Any] | None:
+def enter_run(
+    run: Path,
+    config: RunConfig,
+    store: Store,
+    *,
+    resume: bool,
+    extra_stores: Sequence[Store] = (),
+) -> dict[str, Any] | None:
     """Make the run's folder or enter an old one; the checkpoint to go on from, if any."""
     last = run / "checkpoints" / "last.pt"
     if run.exists() and not run.is_dir():
@@ -163,11 +189,22 @@ def enter_run(run: Path, config: RunConfig, store: Store, *, resume: bool) -> di
     if changed:
         words = ", ".join(f"{name} was {old} and is now {new}" for name, old, new in changed)
         raise ValueError(f"cannot resume {run}: {words}; keep the settings or start a new run")
-    if contents["digest"] != store.digest:
+    trained = [(contents["store"], contents["digest"])]
+    trained += [(extra["path"], extra["digest"]) for extra in extra_stores_of(contents)]
+    stores = [store, *extra_stores]
+    if len(trained) != len(stores):
         raise ValueError(
-            f"cannot resume {run}: it was trained on store {contents['store']} with digest "
-            f"{contents['digest'][:12]}…, {store.path} has {store.digest[:12]}…"
+            f"cannot resume {run}: it was trained on {_in_words([path for path, _ in trained])}, "
+            f"not on {_in_words([str(store.path) for store in stores])}; name the same stores in "
+            "the same order"
         )
+    for (path, digest), given in zip(trained, stores, strict=True):
+        if digest != given.digest:
+            order = ", in this order" if len(stores) > 1 else ""
+            raise ValueError(
+                f"cannot resume {run}: it was trained on store {path} with digest "
+                f"{digest[:12]}…{order}, {given.path} has {given.digest[:12]}…"
+            )
     return contents
 
 
@@ -190,6 +227,7 @@ def checkpoint_contents(session: Session) -> dict[str, Any]:
         "config": config_json(session.config),
         "store": str(Path(session.store.path).resolve()),
         "digest": session.store.digest,
+        "extra_stores": session.mixture.describe()[1:],
         "skeleton": session.config.data.skeleton,
         "mean_pose_mm": session.mean_pose_mm,
         **code_provenance(),
@@ -224,8 +262,16 @@ def _thin(dataset: PoseDataset, config: RunConfig) -> PoseDataset:
     )
 
 
-def _planar_joints(dataset: PoseDataset, root: int) -> tuple[int, ...] | None:
-    """The root alone where all other labels have a depth; None where the likelihood must look."""
-    weight = dataset.store.records.weight[dataset.indices]
-    lacks_depth = (weight[..., :2] > 0).all(-1) & ~(weight[..., 2] > 0)
-    return None if lacks_depth.any() else (root,)
+def _planar_joints(mixture: Mixture) -> tuple[int, ...] | None:
+    """The root alone where all other labels have a depth; None where the likelihood must look.
+
+    What it then looks for, the joints without depth of a batch, is known on the host before the
+    batch goes to its device (`TrainingBatch.weight`).
+    """
+    places = range(len(mixture.datasets))
+    is_whole = all(mixture.depth_labels(place) == "all" for place in places)
+    return (mixture.skeleton.root,) if is_whole else None
+
+
+def _in_words(stores: Sequence[str]) -> str:
+    return f"{'store' if len(stores) == 1 else 'stores'} {', '.join(stores)}"

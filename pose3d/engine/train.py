@@ -1,4 +1,4 @@
-"""Fit a regressor and its likelihood to a store: one straight loop that can stop and go on.
+"""Fit a regressor and its likelihood to stores: one straight loop that can stop and go on.
 
 A run is a folder. Everything random hangs on (seed, epoch, record) or on generators whose states
 are in the checkpoint, so a run that was stopped at any moment, even by loss of power, and resumed
@@ -9,6 +9,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -18,15 +19,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pose3d.data.augment import TrainingBatch, draw_parameters, make_batch
-from pose3d.data.dataset import BatchLoader
+from pose3d.data.augment import TrainingBatch
+from pose3d.data.mixture import MixtureLoader, make_batch
 from pose3d.data.store import Store, open_store
 from pose3d.engine.checkpoint import save_checkpoint
 from pose3d.engine.config import RunConfig, save_config
-from pose3d.engine.infer import (
-    infer,
-    with_constant_pose,
-)
+from pose3d.engine.infer import infer, labels, with_constant_pose
 from pose3d.engine.journal import Journal
 from pose3d.engine.monitor import draw_predictions, greet, note_step, report_epoch
 from pose3d.engine.optimise import batch_loss, learning_rate_at, location_share
@@ -37,7 +35,11 @@ from pose3d.engine.session import (
     enter_run,
     restore_session,
 )
-from pose3d.evaluation.predictions import Predictions, evaluate_predictions
+from pose3d.evaluation.predictions import (
+    MINIMUM_LABELLED_JOINTS,
+    Predictions,
+    evaluate_predictions,
+)
 from pose3d.geometry.skeleton import skeleton_by_name
 from pose3d.model.regressor import PoseDistribution
 
@@ -56,14 +58,15 @@ class TrainResult:
     best_mpjpe_mm: float
     best_epoch: int
     mean_pose_mpjpe_mm: float
-    """Of predicting the mean pose of the training records for every validation record."""
+    """Of predicting the mean pose of the main store's training records for every validation
+    record."""
     skipped_steps: int
 
 
 def train(
     config: RunConfig,
     *,
-    store: str | Path | Store,
+    store: str | Path | Store | Sequence[str | Path | Store],
     run: str | Path,
     resume: bool = False,
     is_shown: bool = True,
@@ -72,7 +75,9 @@ def train(
 
     Args:
         config: All settings, see load_config.
-        store: Folder of the store, or an open one.
+        store: Folder of the store, or an open one. Several train together, 2-D and 3-D ones: the
+            first is the main one, whose test split validates and whose training split is an epoch;
+            data.store_shares and data.store_weights say how much the others count.
         run: Folder for the run; must be new or empty unless ``resume``.
         resume: Go on from checkpoints/last.pt; start afresh if there is none yet.
         is_shown: False keeps the terminal silent.
@@ -82,7 +87,8 @@ def train(
 
     Raises:
         ValueError: If the run's folder is in use, the checkpoint belongs to other settings,
-            another model or another store, or too many steps in a row were not finite.
+            another model or other stores, the stores do not fit the settings, the validation
+            records have no 3-D labels, or too many steps in a row were not finite.
         OSError: If a file is missing or cannot be written.
 
     Source:
@@ -90,9 +96,15 @@ def train(
         Estimation", ICCV 2021.
     """
     run = Path(run)
-    opened = store if isinstance(store, Store) else open_store(store)
-    previous = enter_run(run, config, opened, resume=resume)
-    session = build_session(config, opened, run=run, load_pretrained=previous is None)
+    stores = [store] if isinstance(store, str | Path | Store) else list(store)
+    if not stores:
+        raise ValueError("no store is named; name one or more, the main one first")
+    main, *extra = (one if isinstance(one, Store) else open_store(one) for one in stores)
+    previous = enter_run(run, config, main, extra_stores=extra, resume=resume)
+    session = build_session(
+        config, main, extra_stores=extra, run=run, load_pretrained=previous is None
+    )
+    _require_validation_labels(session)
     if previous is not None:
         restore_session(session, previous)
     else:
@@ -154,13 +166,13 @@ class StopSignals:
 def _train_epoch(session: Session, journal: Journal, stop: StopSignals) -> None:
     """Take the steps that are left of the running epoch, or fewer if asked to stop."""
     config, progress = session.config, session.progress
-    loader = BatchLoader(
-        session.training,
+    loader = MixtureLoader(
+        session.mixture,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         epoch=progress.epoch,
-        drop_last=len(session.training) >= config.train.batch_size,
         start_batch=progress.batch,
+        max_batches=session.steps_per_epoch,
         num_threads=config.data.num_threads,
         prefetch=config.data.prefetch,
         pin_memory=session.device.type == "cuda",
@@ -168,24 +180,21 @@ def _train_epoch(session: Session, journal: Journal, stop: StopSignals) -> None:
     )
     session.network.train()
     started, num_images = time.perf_counter(), 0
-    for raw in loader:
+    for parts in loader:
         if progress.batch == session.steps_per_epoch or stop.is_requested:
             break
-        parameters = draw_parameters(
-            config.augment, raw.index, seed=config.train.seed, epoch=progress.epoch
-        )
         batch = make_batch(
-            raw.to(session.device),
-            parameters,
-            skeleton=session.training.skeleton,
-            input_size_px=config.data.input_size_px,
-            depth_range_mm=config.data.depth_range_mm,
-            normalisation=config.data.normalisation,
+            parts,
+            session.mixture,
+            augmentation=config.augment,
+            data=config.data,
+            seed=config.train.seed,
+            device=session.device,
         )
         pose, values = take_step(session, batch)
         progress.batch = loader.next_batch
         progress.step = progress.epoch * session.steps_per_epoch + progress.batch
-        num_images += len(raw.index)
+        num_images += len(batch.index)
         speed = num_images / (time.perf_counter() - started)
         note_step(session, journal, batch=batch, pose=pose, values=values, speed=speed)
         every = config.train.checkpoint_every_steps
@@ -201,6 +210,19 @@ def _train_epoch(session: Session, journal: Journal, stop: StopSignals) -> None:
             "unreadable_records", {"step": progress.step, "records": loader.skipped_names}
         )
     progress.sums["images_per_second"] = num_images / (time.perf_counter() - started)
+
+
+def _require_validation_labels(session: Session) -> None:
+    """Tell at the beginning, not after the first epoch, that nothing can be validated."""
+    skeleton = skeleton_by_name(session.config.data.skeleton)
+    _, weight = labels(session.store, session.validation.indices, skeleton=skeleton)
+    has_label = (weight > 0).all(-1)
+    if not (has_label[:, skeleton.root] & (has_label.sum(-1) >= MINIMUM_LABELLED_JOINTS)).any():
+        raise ValueError(
+            f"store {session.store.path}: none of its {len(session.validation)} records of split "
+            f"{session.config.data.test_split!r} has 3-D labels, of the root and some joints, to "
+            "validate with; name a store that has first, and this one after it"
+        )
 
 
 def take_step(session: Session, batch: TrainingBatch) -> tuple[PoseDistribution, dict[str, float]]:

@@ -21,7 +21,7 @@ it has one (metadata["sigma"] says so). It is not yet a calibrated probability.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ UNITS = {
     "*_image_px": "pixels of the full image, x right, y down, centres at integers",
     "frame": "0-based",
 }
+WORDS_FOR_DEPTH = {"all": "", "some": " (some joints without depth)", "none": " without depth"}
+"""What follows the number of a training store's records."""
 MINIMUM_LABELLED_JOINTS = 3
 HUMAN36M_TEST_SUBJECTS = (9, 11)
 HUMAN36M_TRAIN_SUBJECTS = (1, 5, 6, 7, 8)
@@ -297,19 +299,24 @@ def describe_protocol(predictions: Predictions) -> dict[str, Any]:
     actions = [str(name) for name in np.unique(predictions.action[labelled])]
     cameras = [str(name) for name in np.unique(predictions.camera_name[labelled])]
     train_subjects, unknown = metadata.get("train_subjects"), "not known"
+    extra_stores = metadata.get("extra_stores", [])
+    extra_words = [_name_store(store) for store in extra_stores]
+    trained_beside = f"; trained also on {', '.join(extra_words)}" if extra_words else ""
     return {
-        "text": str(metadata["protocol"]),
+        "text": f"{metadata['protocol']}{trained_beside}",
         "numbering": numbering(
             subjects,
             source=str(metadata.get("source", "")),
             train_subjects=train_subjects,
             actions=actions,
             cameras=cameras,
+            extra_stores=extra_stores,
         ),
         "source": str(metadata.get("source", "not stated")),
         "subjects": subjects,
         "train_subjects": unknown if train_subjects is None else list(train_subjects),
         "train_records": metadata.get("train_records") or unknown,
+        "extra_stores": extra_words,
         "actions": actions,
         "cameras": cameras,
         "frames": str(metadata.get("frames", "not stated")),
@@ -330,6 +337,7 @@ def numbering(
     train_subjects: Sequence[int] | None,
     actions: Sequence[str],
     cameras: Sequence[str],
+    extra_stores: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Where each metric stands in the two numberings in use, or why it stands in neither.
 
@@ -339,6 +347,8 @@ def numbering(
         train_subjects: Those trained on, ascending; None where that is not known.
         actions: Names of the actions tested on.
         cameras: Names of the cameras tested on.
+        extra_stores: What the run knows of stores that trained beside the main one; people with
+            labels in the image alone are usual, further 3-D labels are not.
     """
     if source.startswith(SYNTHETIC_SOURCE):
         details = source.removeprefix(SYNTHETIC_SOURCE)
@@ -353,6 +363,10 @@ def numbering(
             (
                 train_subjects is not None and tuple(train_subjects) != HUMAN36M_TRAIN_SUBJECTS,
                 f"trained on {name_subjects(train_subjects or ())}",
+            ),
+            *(
+                (store["depth_labels"] != "none", f"trained also on 3-D labels of {store['name']}")
+                for store in extra_stores
             ),
             (
                 len(actions) != HUMAN36M_NUM_ACTIONS,
@@ -372,12 +386,23 @@ def numbering(
             "alone), all actions and cameras"
         )
     trained = "S1, S5, S6, S7, S8" if train_subjects else "subjects that are not known here"
+    trained += "".join(f" and {_name_store(store)}" for store in extra_stores)
     return (
         f"taking the source ({source}) for Human3.6M, trained on {trained}, tested on S9, S11. "
         "MPJPE: Protocol 2 of Sun et al., Moon et al. and RLE (every 64th frame) = Protocol #1 of "
         "Martinez et al. and Pavllo et al. (all frames); PA-MPJPE with scale: Protocol #2 of the "
         "latter; N-MPJPE: Protocol #3 of the latter. PA-MPJPE without scale is the metric of "
         "Protocol 1 of the former, which however trains on S9 and tests on S11 alone"
+    )
+
+
+def _name_store(store: Mapping[str, Any]) -> str:
+    """576 records of mpii (mpii-json (…); S0) without depth, 50.0% of each batch."""
+    depth = WORDS_FOR_DEPTH[store["depth_labels"]]
+    weight = "" if store["weight"] == 1 else f", labels weighted {store['weight']:g}"
+    return (
+        f"{store['records']} records of {store['name']} ({store['source']}; "
+        f"{name_subjects(store['subjects'])}){depth}, {store['share']:.1%} of each batch{weight}"
     )
 
 
