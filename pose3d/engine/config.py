@@ -145,6 +145,10 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
+RENAMED = {"model.normalise_feature": ("model.location_head", {True: "released", False: "plain"})}
+"""Settings of older files and checkpoints: what they are called now, and their values."""
+
+
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     """Merge the defaults with a YAML file and then with overrides.
 
@@ -283,6 +287,9 @@ def _merge(settings: Sequence[tuple[str, Any]]) -> RunConfig:
     for section in merged:
         OmegaConf.set_readonly(merged[section], False)
     for name, value in settings:
+        if name in RENAMED:
+            name, values = RENAMED[name]
+            value = values[value] if isinstance(value, bool) else value
         if name in RunConfig.__dataclass_fields__:
             raise ValueError(f"{name} is a section; set one of its names, {name}.…, got {value!r}")
         if name not in expected:

@@ -117,6 +117,7 @@ class ResNet(nn.Module):
         self.layer3 = _stage(block, widths[2], planes[2], count=counts[2], stride=2)
         self.layer4 = _stage(block, widths[3], planes[3], count=counts[3], stride=2)
         self.num_features = widths[4]
+        self.num_map_channels = widths[4]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -125,10 +126,21 @@ class ResNet(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch features"]:
         """Features of normalised RGB images, averaged over the last map."""
+        return self.pool(self.forward_map(images))
+
+    def forward_map(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch features map_height map_width"]:
+        """The last map of normalised RGB images, of stride 32."""
         x = functional.relu(self.bn1(self.conv1(images)), inplace=True)
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean(dim=(2, 3))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def pool(
+        self, last_map: Float[Tensor, "batch features map_height map_width"]
+    ) -> Float[Tensor, "batch features"]:
+        """Features of a last map."""
+        return last_map.mean(dim=(2, 3))
 
 
 def _stage(
@@ -156,26 +168,49 @@ def load_imagenet_weights(backbone: ResNet, path: str | Path) -> None:
         ValueError: If the file cannot be read, or names or shapes differ. `fc.*` is ignored, and
             the batch counters (`num_batches_tracked`), which older files lack, may be missing.
     """
+    load_strictly(
+        backbone,
+        path,
+        ignored=("fc.",),
+        name=f"a ResNet-{backbone.depth} of this width",
+        advice="choose the file of this depth and width_multiplier 1",
+    )
+
+
+def load_strictly(
+    module: nn.Module, path: str | Path, *, ignored: tuple[str, ...], name: str, advice: str
+) -> None:
+    """Load a local file of weights into a module; every name and shape must be there, and no other.
+
+    Args:
+        module: Changed in place; untouched if the file does not fit.
+        path: A `.pth` or `.pt` file (read without unpickling code) or a `.safetensors` file.
+        ignored: Beginnings of names in the file that are passed over, those of a classifier.
+        name: What the module is, for the error.
+        advice: What to do about a file that does not fit, for the error.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or names or shapes differ. The batch counters
+            (`num_batches_tracked`), which older files lack, may be missing.
+    """
     weights = _read_weights(Path(path))
-    expected = backbone.state_dict()
-    weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    required = {name for name in expected if not name.endswith("num_batches_tracked")}
+    expected = module.state_dict()
+    weights = {key: value for key, value in weights.items() if not key.startswith(ignored)}
+    required = {key for key in expected if not key.endswith("num_batches_tracked")}
     problems = {
         "missing": sorted(required - weights.keys()),
         "unexpected": sorted(weights.keys() - expected.keys()),
         "of another shape": [
-            f"{name} (got {tuple(weights[name].shape)}, expected {tuple(value.shape)})"
-            for name, value in expected.items()
-            if name in weights and weights[name].shape != value.shape
+            f"{key} (got {tuple(weights[key].shape)}, expected {tuple(value.shape)})"
+            for key, value in expected.items()
+            if key in weights and weights[key].shape != value.shape
         ],
     }
-    listed = "; ".join(f"{_shortened(names)} {kind}" for kind, names in problems.items() if names)
+    listed = "; ".join(f"{_shortened(keys)} {kind}" for kind, keys in problems.items() if keys)
     if listed:
-        raise ValueError(
-            f"{path} does not fit a ResNet-{backbone.depth} of this width: {listed}; "
-            "choose the file of this depth and width_multiplier 1"
-        )
-    backbone.load_state_dict(expected | weights)
+        raise ValueError(f"{path} does not fit {name}: {listed}; {advice}")
+    module.load_state_dict(expected | weights)
 
 
 def _shortened(names: list[str]) -> str:

@@ -2,15 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pose3d.geometry.skeleton import Skeleton
 from pose3d.geometry.uvd import mirror_scale, mirror_scale_tril, mirror_uvd
 from pose3d.model.backbone import STAGE_BLOCKS, ResNet, load_imagenet_weights
+from pose3d.model.heads import (
+    CholeskyScale,
+    DepthClassifier,
+    DiagonalScale,
+    IntegralHead,
+    LocationHead,
+)
+from pose3d.model.timm_backbone import PREFIX, TimmBackbone
 
 BACKBONES = tuple(f"resnet{depth}" for depth in STAGE_BLOCKS)
 
@@ -20,20 +28,40 @@ class ModelConfig:
     """The regressor: backbone and heads."""
 
     backbone: str = "resnet50"
-    """resnet18, resnet34, resnet50, resnet101 or resnet152."""
+    """resnet18, resnet34, resnet50, resnet101, resnet152, or timm:NAME with the extra timm."""
     width_multiplier: float = 1.0
-    """Factor on the backbone's channel counts, for small runs."""
+    """Factor on the channel counts of a resnet, for small runs."""
     pretrained: str | None = None
-    """Local .pth or .safetensors file of ImageNet weights with torchvision's names."""
+    """Local .pth or .safetensors file of ImageNet weights: a resnet's with torchvision's names,
+    timm's with timm's."""
+    location_head: Literal["released", "plain", "integral"] = "released"
+    """released: y = W f/|f| + b, from the direction of the pooled feature; plain: W f + b;
+    integral: expectation of a volumetric heatmap made from the last map."""
+    integral_layers: int = 3
+    """Transposed convolutions of location_head integral; each doubles the map's sides."""
+    integral_width: int = 256
+    """Channels of each."""
+    depth_head: Literal["regression", "classification"] = "regression"
+    """How released and plain find d: like u and v, or as the expectation over depth_bins bins.
+    The volume of integral has depth_bins slices in any case."""
+    depth_bins: int = 64
+    """Bins over d from -1/2 to 1/2."""
+    scale_head: Literal["diagonal", "cholesky"] = "diagonal"
+    """diagonal: σ of each axis; cholesky: a full covariance of u, v, d per joint."""
     scale_floor: float = 1e-3
     """Smallest σ, in units of the crop (u, v) and of the depth range (d)."""
-    normalise_feature: bool = True
-    """Location from the feature's direction alone, y = W f/|f| + b, as released; else W f + b."""
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
+        is_timm = self.backbone.startswith(PREFIX) and self.backbone != PREFIX
+        if self.backbone not in BACKBONES and not is_timm:
             raise ValueError(
-                f"model.backbone must be one of {', '.join(BACKBONES)}, got {self.backbone!r}"
+                f"model.backbone must be one of {', '.join(BACKBONES)} or {PREFIX}NAME, got "
+                f"{self.backbone!r}"
+            )
+        if is_timm and self.width_multiplier != 1:
+            raise ValueError(
+                f"model.width_multiplier must be 1 for {self.backbone}, got "
+                f"{self.width_multiplier}; choose a smaller model of timm"
             )
         if not self.width_multiplier > 0:
             raise ValueError(f"model.width_multiplier must be > 0, got {self.width_multiplier}")
@@ -41,6 +69,19 @@ class ModelConfig:
             raise ValueError(
                 f"model.scale_floor must lie in (0, 1), got {self.scale_floor}; without a floor "
                 "the likelihood of a constant target is unbounded"
+            )
+        for name, hint in get_type_hints(ModelConfig).items():
+            allowed, value = get_args(hint), getattr(self, name)
+            if get_origin(hint) is Literal and value not in allowed:
+                raise ValueError(f"model.{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name, smallest in (("integral_layers", 0), ("integral_width", 1), ("depth_bins", 2)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"model.{name} must be >= {smallest}, got {getattr(self, name)}")
+        if self.location_head == "integral" and self.depth_head == "classification":
+            raise ValueError(
+                "model.depth_head=classification is for location_head released and plain; "
+                "integral finds depth in a volume of depth_bins slices by itself: leave depth_head "
+                "at regression"
             )
 
 
@@ -152,15 +193,40 @@ class PoseRegressor(nn.Module):
             raise ValueError(f"num_joints must be >= 1, got {num_joints}")
         self.config = config
         self.num_joints = num_joints
-        depth = int(config.backbone.removeprefix("resnet"))
-        self.backbone = ResNet(depth, width_multiplier=config.width_multiplier)
-        self.location_head = nn.Linear(self.backbone.num_features, num_joints * 3)
-        self.scale_head = nn.Linear(self.backbone.num_features, num_joints * 3)
-        for head in (self.location_head, self.scale_head):
-            nn.init.xavier_uniform_(head.weight, gain=0.01)
-            nn.init.zeros_(head.bias)
+        self.backbone = _build_backbone(config)
+        num_features = self.backbone.num_features
+        self.location_head: LocationHead | IntegralHead
+        self.depth_head: DepthClassifier | None = None
+        if config.location_head == "integral":
+            self.location_head = IntegralHead(
+                self.backbone.num_map_channels,
+                num_joints,
+                depth_bins=config.depth_bins,
+                num_layers=config.integral_layers,
+                width=config.integral_width,
+            )
+        else:
+            is_classified = config.depth_head == "classification"
+            self.location_head = LocationHead(
+                num_features,
+                num_joints,
+                num_axes=2 if is_classified else 3,
+                normalise=config.location_head == "released",
+            )
+            if is_classified:
+                bins = config.depth_bins
+                self.depth_head = DepthClassifier(num_features, num_joints, num_bins=bins)
+        scale_head = CholeskyScale if config.scale_head == "cholesky" else DiagonalScale
+        self.scale_head = scale_head(num_features, num_joints, floor=config.scale_floor)
+        for head in (self.location_head, self.depth_head, self.scale_head):
+            if isinstance(head, nn.Linear):
+                nn.init.xavier_uniform_(head.weight, gain=0.01)
+                nn.init.zeros_(head.bias)
         if load_pretrained and config.pretrained is not None:
-            load_imagenet_weights(self.backbone, config.pretrained)
+            if isinstance(self.backbone, TimmBackbone):
+                self.backbone.load_pretrained(config.pretrained)
+            else:
+                load_imagenet_weights(self.backbone, config.pretrained)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> PoseDistribution:
         """Predict the distribution of every joint.
@@ -172,14 +238,27 @@ class PoseRegressor(nn.Module):
                 for the published RLE weights, is (0.406, 0.457, 0.480) and (0.225, 0.224, 0.229).
 
         Returns:
-            μ and σ in uvd; float32, also under autocast.
+            μ and σ in uvd with the pooled feature; float32, also under autocast.
         """
-        feature = self.backbone(images)
+        mean = None
+        if isinstance(self.location_head, IntegralHead):
+            last_map = self.backbone.forward_map(images)
+            feature = self.backbone.pool(last_map)
+            height_px, width_px = images.shape[-2:]
+            mean = self.location_head(last_map, crop_size_px=(height_px, width_px))
+        else:
+            feature = self.backbone(images)
         with torch.autocast(device_type=feature.device.type, enabled=False):
-            feature = feature.to(self.location_head.weight.dtype)
-            direction = functional.normalize(feature) if self.config.normalise_feature else feature
-            mean = self.location_head(direction).unflatten(-1, (self.num_joints, 3))
-            raw = self.scale_head(feature).unflatten(-1, (self.num_joints, 3))
-            floor = self.config.scale_floor
-            scale = floor + (1 - floor) * torch.sigmoid(raw)
-            return PoseDistribution(mean, scale, feature=feature)
+            feature = feature.to(self.scale_head.weight.dtype)
+            if mean is None:
+                mean = self.location_head(feature)
+            if self.depth_head is not None:
+                mean = torch.cat([mean, self.depth_head(feature)], dim=-1)
+            return PoseDistribution.from_spread(mean, self.scale_head(feature), feature)
+
+
+def _build_backbone(config: ModelConfig) -> ResNet | TimmBackbone:
+    if config.backbone.startswith(PREFIX):
+        return TimmBackbone(config.backbone.removeprefix(PREFIX))
+    depth = int(config.backbone.removeprefix("resnet"))
+    return ResNet(depth, width_multiplier=config.width_multiplier)

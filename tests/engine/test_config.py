@@ -139,6 +139,16 @@ def test_empty_files_and_sections_change_nothing(write):
     assert load_config(write("train:\n  # epochs: 3\n")) == RunConfig()
 
 
+@pytest.mark.parametrize(("old", "new"), [(True, "released"), (False, "plain")])
+def test_a_setting_of_older_checkpoints_is_read_under_its_new_name(old, new):
+    assert config_from_dict({"model": {"normalise_feature": old}}).model.location_head == new
+
+
+def test_an_impossible_value_of_an_older_setting_is_refused():
+    with pytest.raises(ValueError, match=r"model\.location_head: got \[1\].* released, plain"):
+        config_from_dict({"model": {"normalise_feature": [1]}})
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no config file at"):
         load_config(tmp_path / "none.yaml")
