@@ -11,8 +11,9 @@ PACKAGE = REPOSITORY / "pose3d"
 ORDER = (
     *("geometry.skeleton", "geometry.camera", "geometry.crop", "geometry.uvd"),
     *("data.shard", "data.store", "data.augment", "data.dataset", "data.mixture"),
-    *("model.backbone", "model.timm_backbone", "model.heads"),
+    *("model.weights_file", "model.backbone", "model.timm_backbone", "model.heads"),
     *("model.flow_base", "model.flow", "model.likelihood", "model.regressor"),
+    "model.released",
     *("evaluation.metrics", "evaluation.npz", "evaluation.quadrature", "evaluation.density"),
     *("evaluation.tables", "evaluation.predictions", "evaluation.bootstrap"),
     *("engine.config", "engine.network", "engine.checkpoint", "engine.optimise", "engine.infer"),
