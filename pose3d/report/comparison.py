@@ -164,7 +164,7 @@ def comparison_figure(numbers: Mapping[str, Any], theme: Theme) -> Figure:
     rows = numbers["variants"]
     height = 0.34 * len(rows) + 1.2
     figure = new_figure(12.5, height + 4.2)
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(height, 4.2)))  # type: ignore[call-overload]
+    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(height, 4.2)))  # type: ignore[arg-type]
     panels = np.ravel(above.subplots(1, len(COLUMNS), sharey=True))
     for axes, column in zip(panels, COLUMNS, strict=True):
         _draw_metric(axes, numbers, column, theme)
