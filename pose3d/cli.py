@@ -13,6 +13,8 @@ from pose3d.engine.compare import compare as compare_variants
 from pose3d.engine.config import load_config
 from pose3d.engine.predict import CheckpointName, read_metrics, results_are_current
 from pose3d.engine.predict import predict as predict_run
+from pose3d.engine.released_run import export_released as export_run
+from pose3d.engine.released_run import import_released as import_file
 from pose3d.engine.train import train as train_run
 from pose3d.report.comparison import write_comparison
 from pose3d.report.html import write_report
@@ -131,6 +133,27 @@ def evaluate(
 def report(run: RunArgument, out: OutOption = None) -> None:
     """Draw the figures of a run from its result files, as PNG and one HTML page."""
     print(f"report: {write_report(run, out)}")
+
+
+@app.command("import-released")
+def import_released(
+    file: Annotated[Path, typer.Argument(help="Published weights, e.g. h36m-laplace-rle.pth.")],
+    run: Annotated[Path, typer.Argument(help="Folder for the run; new or empty.")],
+) -> None:
+    """Make a run of the published Human3.6M weights, for predict and evaluate with --store."""
+    config = import_file(file, run)
+    print(f"{config.model.backbone} imported; next: pose3d evaluate {run} --store STORE")
+
+
+@app.command("export-released")
+def export_released(
+    run: RunArgument,
+    file: Annotated[Path, typer.Argument(help="Where the weights go; must not be there yet.")],
+    checkpoint: CheckpointOption = Checkpoint.best,
+) -> None:
+    """Write a run's weights under the published names, if its network is of the published form."""
+    export_run(run, file, checkpoint=_name(checkpoint))
+    print(f"weights in {file}")
 
 
 @app.command()

@@ -16,6 +16,8 @@ extra_stores       of each further one: path, name, digest, source, records, sub
                    (of all joints, some or none), share (of each batch), weight (of its labels)
 skeleton           name of the joint set
 mean_pose_mm       mean root-relative training pose (J, 3), camera axes, millimetres
+imported           what file the weights came from, for a run that no training made (else absent);
+                   store and digest are then empty and there is no mean_pose_mm
 pose3d, commit     version and git commit of the code ("" outside its repository)
 =================  ================================================================================
 """

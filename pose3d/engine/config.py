@@ -58,7 +58,12 @@ class TrainConfig:
     location_blend_fraction: float = 0.0
     """Share of all steps, after the warm-up, over which μ goes over from ℓ1 to the likelihood."""
     location_scale: float = 0.05
-    """Constant scale, in uvd, of the Laplace density whose ℓ1 moves μ in the warm-up and blend."""
+    """Constant scale, in uvd, of the Laplace density whose ℓ1 moves μ in the warm-up and blend, and
+    the σ at which location_beta changes nothing."""
+    location_beta: float = 0.0
+    """The gradient of μ is multiplied by (σ / location_scale) to this power, axis by axis. 0: the
+    likelihood's own, in which unsure joints hardly move; 1: all have the same voice, as under ℓ1.
+    From scratch 1 is as accurate as ℓ1, 0 far behind (EXPERIMENTS.md)."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """bf16 runs the backbone under autocast; heads, flow and likelihood stay in float32. auto takes
     bf16 where the device computes in it and float32 elsewhere: emulated, bf16 is many times slower
@@ -94,6 +99,7 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "> 0")
         _require(0 <= self.seed < 2**63, "train.seed", self.seed, "0 to 2^63 - 1")
         _require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 to below 1")
+        _require(0 <= self.location_beta <= 1, "train.location_beta", self.location_beta, "0 to 1")
         _require(0 < self.decay_factor <= 1, "train.decay_factor", self.decay_factor, "in (0, 1]")
         fractions = (self.location_warmup_fraction, self.location_blend_fraction)
         if min(fractions) < 0 or sum(fractions) > 1:
@@ -119,6 +125,9 @@ class EvaluateConfig:
     """Images per forward pass."""
     flip_test: bool = True
     """Average the prediction of the image with the mirrored one of its mirror image."""
+    subtract_root_depth: bool = False
+    """Take the predicted d of the root from that of every joint, as the released code does: for
+    imported weights, whose training had the root's depth as a label; ours leaves it out."""
     validation_every: int = 1
     """Validation during training looks at one in so many records of the test split, drawn once."""
     num_examples: int = 8

@@ -225,6 +225,8 @@ def build_predictions(
     target_camera_mm, weight = labels(store, store_index, skeleton=skeleton)
     root_depth_mm = target_camera_mm[:, skeleton.root, 2]
     mean, spread = pose.mean.double().clone(), pose.spread.double().clone()
+    if config.evaluate.subtract_root_depth:
+        mean[..., 2] -= mean[:, skeleton.root, 2, None].clone()
     mean[:, skeleton.root, 2] = 0
     decoding: dict[str, Any] = {
         "crop_size_px": config.data.input_size_px,
@@ -340,6 +342,8 @@ def _describe(
 ) -> dict[str, Any]:
     joints = skeleton.evaluation_joints
     flip = "averaged with its mirror image" if metadata["flip_test"] else "of the image alone"
+    if config.evaluate.subtract_root_depth:
+        flip += ", less the predicted depth of the root"
     return {
         "skeleton": skeleton.name,
         "joint_names": [skeleton.joint_names[joint] for joint in joints],

@@ -31,7 +31,7 @@ from pose3d.engine.checkpoint import (
     load_state,
 )
 from pose3d.engine.config import RunConfig, config_differences, load_config
-from pose3d.engine.infer import choose_device, crop_images, infer, with_constant_pose
+from pose3d.engine.infer import choose_device, crop_images, infer, mean_pose, with_constant_pose
 from pose3d.engine.network import Network
 from pose3d.evaluation.density import ResidualDensity
 from pose3d.evaluation.npz import write_npz
@@ -78,11 +78,15 @@ class TrainedRun:
     """What the checkpoint says of the stores that trained beside it."""
     epochs_trained: int | None
     """Epochs that the best was chosen from; None where last.pt cannot tell."""
-    mean_pose_mm: Float[Tensor, "joints 3"]
+    mean_pose_mm: Float[Tensor, "joints 3"] | None
+    """Mean training pose; None where the weights were imported."""
     epoch: int
     step: int
     commit: str
     """Of the code that trained it."""
+    imported: str = ""
+    """The file that the weights came from; empty where they were trained here. An imported run has
+    no store, digest or mean pose."""
 
 
 def load_run(
@@ -132,6 +136,7 @@ def load_run(
         epoch=contents["progress"]["epoch"],
         step=contents["progress"]["step"],
         commit=contents["commit"],
+        imported=contents.get("imported", ""),
     )
 
 
@@ -188,7 +193,7 @@ def predict(
         metadata={
             "sigma": SIGMA_IS_DEVIATION if density.available else SIGMA_IS_SCALE,
             "deviation_of_residual": density.deviation.tolist(),
-            "checkpoint": f"{checkpoint} (epoch {trained.epoch}, step {trained.step})",
+            "checkpoint": _checkpoint_in_words(trained),
             "checkpoint_choice": _checkpoint_choice(trained, request),
             "split": request["split"],
             "request": request,
@@ -233,7 +238,7 @@ def results_are_current(
     if any(file.stat().st_mtime < weights.stat().st_mtime for file in files):
         return False
     trained = load_run(run, checkpoint=checkpoint)
-    is_gone = store is None and not Path(trained.store).exists()
+    is_gone = store is None and not trained.imported and not Path(trained.store).exists()
     digest = trained.digest if is_gone else _store(trained, store).digest
     wanted = _request(trained, digest=digest, split=split, flip_test=flip_test)
     return read_metrics(run).get("request") == wanted
@@ -285,6 +290,11 @@ def _store(trained: TrainedRun, store: str | Path | Store | None) -> Store:
     """The given store or the one trained on, open."""
     if isinstance(store, Store):
         return store
+    if store is None and trained.imported:
+        raise ValueError(
+            f"{trained.path} holds imported weights, trained on no store that is known; name one "
+            "by --store"
+        )
     if store is None and not Path(trained.store).exists():
         raise FileNotFoundError(
             f"the store the run was trained on, {trained.store}, is not there; name one by --store"
@@ -317,13 +327,22 @@ def _request(
         "subjects": None if subjects is None else list(subjects),
         "every": getattr(data, f"{role}_every"),
         "bad_records": data.bad_records,
+        "subtract_root_depth": trained.config.evaluate.subtract_root_depth,
         "flip_test": trained.config.evaluate.flip_test if flip_test is None else flip_test,
     }
+
+
+def _checkpoint_in_words(trained: TrainedRun) -> str:
+    if trained.imported:
+        return f"imported from {trained.imported}"
+    return f"{trained.checkpoint} (epoch {trained.epoch}, step {trained.step})"
 
 
 def _checkpoint_choice(trained: TrainedRun, request: Mapping[str, Any]) -> str:
     """How the checkpoint was chosen, and whether by the records that it is judged on."""
     epochs = trained.epochs_trained
+    if trained.imported:
+        return "imported weights; how they were chosen is not known"
     if trained.checkpoint == "last":
         return f"last, of epoch {trained.epoch}"
     number = {None: "all epochs", 1: "1 epoch"}.get(epochs, f"{epochs} epochs")
@@ -345,8 +364,8 @@ def _frames(every: int) -> str:
 def _training_records(trained: TrainedRun, opened: Store) -> dict[str, Any]:
     """Subjects and number of the records that were selected for training, if they can be seen."""
     data = trained.config.data
-    store: Store | None = opened
-    if opened.digest != trained.digest:
+    store: Store | None = None if trained.imported else opened
+    if store is not None and opened.digest != trained.digest:
         try:
             store = open_store(trained.store)
         except (ValueError, OSError):
@@ -373,12 +392,9 @@ def _write_results(
     images_per_second: float,
 ) -> None:
     config = trained.config
-    skeleton = skeleton_by_name(config.data.skeleton)
-    constant = with_constant_pose(predictions, trained.mean_pose_mm, skeleton=skeleton)
-    baseline = evaluate_predictions(constant)
     metrics = {
         **evaluate_predictions(predictions),
-        **{f"baseline_mean_pose_{name}": baseline[name] for name in BASELINE_METRICS},
+        **_baseline(predictions, trained, dataset.store),
         "images_per_second": images_per_second,
         "checkpoint": predictions.metadata["checkpoint"],
         "split": predictions.metadata["split"],
@@ -391,6 +407,24 @@ def _write_results(
     write_npz(folder / "examples.npz", {"images": images, "rows": rows, "kind": kind})
     predictions.save(folder / "predictions.npz")
     _write_json(folder / "metrics.json", metrics)
+
+
+def _baseline(predictions: Predictions, trained: TrainedRun, store: Store) -> dict[str, float]:
+    """Metrics of always predicting the mean pose of the training records; empty without such.
+
+    For imported weights these are the training records of the store that is predicted.
+    """
+    data, pose = trained.config.data, trained.mean_pose_mm
+    skeleton = skeleton_by_name(data.skeleton)
+    if pose is None:
+        rows = store.select(
+            split=data.train_split, subjects=data.train_subjects, every=data.train_every
+        )
+        if not (store.records.weight[rows] > 0).all(-1).any():
+            return {}
+        pose = mean_pose(store, rows, skeleton=skeleton)
+    constant = evaluate_predictions(with_constant_pose(predictions, pose, skeleton=skeleton))
+    return {f"baseline_mean_pose_{name}": constant[name] for name in BASELINE_METRICS}
 
 
 def choose_examples(predictions: Predictions, *, count: int) -> tuple[np.ndarray, np.ndarray]:

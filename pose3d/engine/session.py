@@ -183,6 +183,10 @@ def enter_run(
     if not last.exists():
         return None
     contents = load_checkpoint(last)
+    if contents.get("imported"):
+        raise ValueError(
+            f"cannot resume {run}: it holds imported weights and no training; name another folder"
+        )
     changed = config_differences(
         checkpoint_config(contents, source=last), config, ignore=FREE_SETTINGS
     )

@@ -38,7 +38,8 @@ RELEASED_SKELETON = HUMAN36M_18
 HEADS = {"location_head": "fc_coord.linear", "scale_head": "fc_sigma"}
 """Our heads and their released names."""
 FREE_SETTINGS = (
-    *("model.pretrained", "likelihood.residual_bound", "likelihood.num_depth_nodes"),
+    *("model.pretrained", "model.integral_layers", "model.integral_width", "model.depth_bins"),
+    *("flow.context_dim", "likelihood.residual_bound", "likelihood.num_depth_nodes"),
     *("likelihood.num_normaliser_samples", "likelihood.num_evaluation_samples"),
 )
 """Settings that do not change what the weights mean: a file can be written whatever they are."""
@@ -51,8 +52,14 @@ def released_settings(backbone: str) -> tuple[ModelConfig, FlowConfig, Likelihoo
         backbone: resnet18, resnet34, resnet50, resnet101 or resnet152; published is resnet50.
     """
     return (
-        ModelConfig(backbone=backbone, scale_floor=RELEASED_SCALE_FLOOR),
-        FlowConfig(num_layers=6, hidden_dim=64),
+        ModelConfig(
+            backbone=backbone,
+            location_head="released",
+            depth_head="regression",
+            scale_head="diagonal",
+            scale_floor=RELEASED_SCALE_FLOOR,
+        ),
+        FlowConfig(kind="realnvp", num_layers=6, hidden_dim=64, condition="none"),
         LikelihoodConfig(kind="rle", base="laplace", form="released"),
     )
 
