@@ -236,20 +236,17 @@ class ResidualDensity:
 
 def reason_without_density(likelihood: Likelihood) -> str:
     """Why a loss has no residual density, in a sentence for the reader; empty where it has one."""
-    kind, form = likelihood.config.kind, likelihood.config.form
+    kind = likelihood.config.kind
     if kind in ("l1", "l2"):
         return f"the {kind} loss predicts no scale, so there is no standardised residual to model"
-    if not likelihood.is_likelihood:
-        return (
-            f"the {kind} loss in its {form} form is no likelihood: exp(−loss) is not a normalised "
-            "density"
-        )
-    return ""
+    if likelihood.conditioned_on_images:
+        return "the flow depends on the image, so there is no one density of the residual"
+    return likelihood.reason_without_density()
 
 
 def log_density_of(likelihood: Likelihood) -> LogDensity:
     """`residual_log_prob` as a function of NumPy points, on the likelihood's own device."""
-    held = next((p for p in likelihood.parameters()), likelihood.depth_nodes)
+    held = next((p for p in likelihood.parameters()), likelihood.residual_location)
 
     def log_density(points: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, " points"]:
         with torch.no_grad():

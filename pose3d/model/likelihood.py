@@ -1,105 +1,55 @@
 """Likelihoods of a joint's label under a predicted location μ and scale σ: unreduced, in nats.
 
-With x̄ = (y − μ) / σ, axis by axis, Q a fixed factorised density and G_φ a flow over (u, v, d):
+With x̄ = (y − μ) / σ, axis by axis, or x̄ = L⁻¹(y − μ) with a full covariance LLᵀ, Q a fixed
+factorised density, N the normal one and G_φ the density of a flow f_φ over (u, v, d):
 
     l1, l2              Σ_a |y_a − μ_a|, Σ_a (y_a − μ_a)² / 2     constants dropped: no likelihoods
     laplace, gaussian   Σ_a log σ_a − log Q(x̄)
+    flow                −log N(f⁻¹(y); μ, σ²) − log |det ∂f⁻¹/∂y|     design (a): y = f(z)
+    flow_reparam        Σ_a log σ_a − log G_φ(x̄)                     design (b)
     rle, paper          Σ_a log σ_a − log Q(x̄) − log G_φ(x̄) − log s(φ),   1/s = ∫ Q·G_φ
     rle, released       what the released RLE code minimises; exp(−loss) is no density
 
-Residual guard: the flow sees c(x̄), x̄ clamped to ±`residual_bound` on each axis, so that one wrong
-label cannot swamp it. The exact form stays a density, because its normaliser is that of the clamped
-product, 1/s = ∫ Q(x)·G(c(x)) dx; beyond the bound the label's density falls as Q does.
+One wrong label cannot swamp the flow. In the form paper the flow sees c(x̄), x̄ clamped to
+±`residual_bound` on each axis; the form stays a density, because its normaliser is that of the
+clamped product (see `normaliser`), and beyond the bound the label's density falls as Q does.
+`flow` and `flow_reparam` have no Q that could take over: their value is the exact density
+everywhere, but the gradient of a joint whose residual exceeds the bound is scaled down by
+(bound / max|x̄|)². That is a bounded influence, as robust statistics has it, and no change of the
+density: the gradient is then not that of the loss.
 
-The normaliser. 1/s = E_{z~N}[Q(f(z))] is blind where the flow is wide, and heavy-tailed residuals
-make it so: G must then outweigh Q's tails, and nearly all its mass lies where Q has none.
-1/s = E_{x~Q}[G(x)] is blind where the flow is sharp, and to what P holds beyond Q's bulk. Training
-exploits a blind estimate: it moves mass to where nothing is counted, and runs away. Half of the
-points are therefore drawn from the flow and half from W, a density that follows the residuals seen
-in training (so that no scale of σ escapes it): Student's t with two degrees of freedom, on each
-axis for one half of W and trivariate for the other, about their running mean and mean absolute
-deviation. Both are weighed by the balance heuristic (Veach & Guibas 1995),
-
-    1/s = E_{x~W}[Q·G / (W+G)] + E_{x~G}[Q·G / (W+G)],
-
-where, beyond the bound, W's points count Q·G(c(x)) / W and the flow's count 0. The points are
-Sobol's, shifted at random modulo 1 in training (one draw of eight numbers from torch's global
-generator), fixed and more numerous in evaluation. The gradient is pathwise.
-
-Error of log s in nats, rms over 16 shifts against quadrature, after 400 steps of the exact form
-(Q Laplace) on residuals of σ = 1; one-sided estimates are off by 1 to 20 nats on most rows:
-
-    residuals                                    log s   1024 points   4096 points
-    Student's t of 2 d.o.f., skewed               36.3        0.023         0.007
-    uniform in ±3                                 17.5        0.028         0.009
-    normal, deviation 0.1                          2.3        0.003         0.001
-    normal, deviation 6                           40.2        0.023         0.009
-    normal at (2, −2, 3), deviation 0.3           10.7        0.010         0.006
-    normal, deviations 4, 0.3, 0.1                 8.5        0.034         0.017
-    eight clusters at ±2.5, deviation 0.15        25.4        0.35          0.18
-    a bent sheet 0.1 thick                         8.6        0.39          0.09
+A joint without depth label has the marginal over depth of its density (see `marginal`), but in two
+cases, as in the released code, a second flow over (u, v): in the form released, and in `flow`,
+whose label is no affine function of the residual.
 """
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pose3d.model.flow import (
-    ResidualFlow,
-    StandardNormal,
-    full_precision,
-    standard_normal_log_prob,
+from pose3d.model.base_density import BaseDensity
+from pose3d.model.flow import Flow, full_precision
+from pose3d.model.flow_context import FlowContext
+from pose3d.model.likelihood_config import LikelihoodConfig
+from pose3d.model.marginal import depth_nodes, with_depth
+from pose3d.model.normaliser import ResidualPoints, WeightedPoints, weighted_points
+from pose3d.model.proposal import Proposal, followed
+from pose3d.model.pushforward import pushed_forward
+from pose3d.model.standardise import (
+    Spread,
+    influence,
+    is_triangular,
+    masked_spread,
+    scaled,
+    standardised,
+    with_influence,
 )
 
-KINDS = ("l1", "l2", "laplace", "gaussian", "rle")
-BASES = ("laplace", "gaussian")
-FORMS = ("paper", "released")
-PACE_OF_PROPOSALS = 0.1
-"""Share of the newest batch in the running location and spread of the residuals."""
-LOG_CONSTANT_OF_BALL = math.lgamma(2.5) - 1.5 * math.log(2 * math.pi)
-"""Log density at 0 of the trivariate Student's t with two degrees of freedom."""
-BOUND_OF_BASE = {"laplace": 10.0, "gaussian": 5.0}
-"""Standard residual bound of the exact form; Q leaves under 5e-5 of its mass beyond it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LikelihoodConfig:
-    """Which density of the label, and how exactly it is normalised."""
-
-    kind: str = "rle"
-    """l1, l2 (constant scale), laplace, gaussian (predicted scale) or rle (Q times a flow)."""
-    base: str = "laplace"
-    """Q of rle: laplace or gaussian."""
-    form: str = "paper"
-    """rle only: paper is the normalised density, released what the published weights minimised."""
-    residual_bound: float | None = None
-    """Largest standardised residual that enters the flow, per axis; null: none in the form
-    released, which is then exactly the published loss, else 10 for Q Laplace, 5 for Q Gaussian."""
-    num_normaliser_samples: int = 1024
-    """Points for log s in training; half from the flow, half from where residuals were seen."""
-    num_evaluation_samples: int = 8192
-    """Points for log s in evaluation mode."""
-    num_depth_nodes: int = 32
-    """Quadrature nodes over the depth of a joint without depth label."""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("kind", KINDS), ("base", BASES), ("form", FORMS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"likelihood.{name} must be one of {', '.join(allowed)}, "
-                    f"got {getattr(self, name)!r}"
-                )
-        if self.residual_bound is not None and not self.residual_bound > 0:
-            raise ValueError(f"likelihood.residual_bound must be > 0, got {self.residual_bound}")
-        for name in ("num_normaliser_samples", "num_evaluation_samples", "num_depth_nodes"):
-            if getattr(self, name) < 4 or getattr(self, name) % 4:
-                raise ValueError(
-                    f"likelihood.{name} must be a positive multiple of 4, got {getattr(self, name)}"
-                )
+__all__ = ["Likelihood", "LikelihoodConfig"]
+NUM_DRAWS = 8
+"""Random numbers for the points of one group."""
 
 
 class Likelihood(nn.Module):
@@ -107,16 +57,17 @@ class Likelihood(nn.Module):
 
     Args:
         config: Which density.
-        flow: Density of the standardised residual; needed by the kind rle, unused by the others.
+        flow: Needed by the kinds flow, flow_reparam and rle, unused by the others.
         planar_joints: None finds the joints without depth label from the weights, which makes the
-            host wait for a GPU once. Given, shapes are static and nothing waits: only the joints
-            named here, such as (skeleton.root,), may lack depth, others give NaN where they do.
+            host wait for a GPU once, or, under torch.compile, has every joint treated as one of
+            them. Given, shapes are static and nothing waits: only the joints named here, such as
+            (skeleton.root,), may lack depth, others give NaN where they do.
         num_joints: Of the skeleton; a flow conditioned on the joint needs it.
         feature_dim: Length of the image feature; a flow conditioned on it needs it.
 
     Attributes:
         last_bounded: Bool [batch joints], the joints whose residual was bounded in the last
-            forward pass in training; None before it.
+            forward pass in training; None before it, and where nothing is bounded.
 
     Example:
         >>> likelihood = Likelihood(LikelihoodConfig(), ResidualFlow())
@@ -125,7 +76,8 @@ class Likelihood(nn.Module):
         torch.Size([4, 18])
 
     Raises:
-        ValueError: If the kind is rle and there is no flow, or the flow is not over three axes.
+        ValueError: If the kind needs a flow and there is none, or it is not over three axes, or it
+            is conditioned on what was not given.
 
     Source:
         Li et al., Human Pose Regression with Residual Log-likelihood Estimation, ICCV 2021,
@@ -140,13 +92,11 @@ class Likelihood(nn.Module):
     """Running mean absolute deviation of the same; [3]."""
     training_points: Tensor
     evaluation_points: Tensor
-    depth_nodes: Tensor
-    depth_log_mass: Tensor
 
     def __init__(
         self,
         config: LikelihoodConfig | None = None,
-        flow: ResidualFlow | StandardNormal | None = None,
+        flow: Flow | None = None,
         *,
         planar_joints: tuple[int, ...] | None = None,
         num_joints: int | None = None,
@@ -155,43 +105,49 @@ class Likelihood(nn.Module):
         super().__init__()
         self.config = config if config is not None else LikelihoodConfig()
         self.planar_joints = planar_joints
-        self.num_joints, self.feature_dim = num_joints, feature_dim
         self.last_bounded: Tensor | None = None
-        is_rle = self.config.kind == "rle"
-        if is_rle and (flow is None or flow.num_axes != 3):
-            raise ValueError("likelihood.kind rle needs a flow over 3 axes: pass ResidualFlow()")
-        self.flow = flow if is_rle else None
-        self.planar_flow = None
-        if flow is not None and is_rle and self.config.form == "released":
-            self.planar_flow = type(flow)(flow.config, num_axes=2)
-        self.base = self.config.base if is_rle else _BASE_OF_KIND[self.config.kind]
-        self.bound = self.config.residual_bound or (
-            BOUND_OF_BASE[self.base] if self.config.form == "paper" else math.inf
-        )
+        self.base = BaseDensity(self.config.base_name)
+        self.bound = self.config.bound
+        self.flow = self.planar_flow = self.contexts = None
+        if self.config.has_flow:
+            if flow is None or flow.num_axes != 3:
+                raise ValueError(
+                    f"likelihood.kind {self.config.kind} needs a flow over 3 axes: pass "
+                    "build_flow(config.flow)"
+                )
+            self.flow = flow
+            if self.config.kind == "flow" or self.config.is_released:
+                self.planar_flow = _planar_counterpart(flow)
+            if flow.context_dim:
+                self.contexts = FlowContext(
+                    flow.config, num_joints=num_joints, feature_dim=feature_dim
+                )
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("num_bounded", counter, persistent=False)
+        num_training, num_evaluation = self._num_points()
         for name, number in (
-            ("training_points", self.config.num_normaliser_samples),
-            ("evaluation_points", self.config.num_evaluation_samples),
+            ("training_points", num_training),
+            ("evaluation_points", num_evaluation),
         ):
             sobol = torch.quasirandom.SobolEngine(4, scramble=True, seed=0)
             self.register_buffer(name, sobol.draw(number // 2), persistent=False)
         self.register_buffer("residual_location", torch.zeros(3))
         self.register_buffer("residual_spread", torch.ones(3))
-        nodes, log_mass = _depth_rule(self.base, self.bound, self.config.num_depth_nodes)
-        self.register_buffer("depth_nodes", nodes, persistent=False)
-        self.register_buffer("depth_log_mass", log_mass, persistent=False)
 
     @property
     def is_likelihood(self) -> bool:
         """Whether exp(−loss) integrates to 1 over the label for every μ and σ."""
-        kind, form = self.config.kind, self.config.form
-        return kind in ("laplace", "gaussian") or (kind == "rle" and form == "paper")
+        return self.config.kind not in ("l1", "l2") and not self.config.is_released
+
+    @property
+    def conditioned_on_images(self) -> bool:
+        """Whether the density depends on the image's feature."""
+        return self.contexts is not None and self.contexts.condition == "feature"
 
     def forward(
         self,
         mean: Float[Tensor, "batch joints 3"],
-        scale: Float[Tensor, "batch joints 3"],
+        scale: Spread,
         target: Float[Tensor, "batch joints 3"],
         weight: Float[Tensor, "batch joints 3"] | None = None,
         *,
@@ -201,15 +157,22 @@ class Likelihood(nn.Module):
 
         Args:
             mean: Predicted μ, uvd.
-            scale: Predicted σ, uvd, > 0.
+            scale: Predicted σ, uvd, > 0, or the lower triangular Cholesky factor of the covariance
+                scale, axes u, v, d, with a diagonal > 0.
             target: Labels, uvd; anything, NaN included, where the weight is 0.
-            weight: Per axis, >= 0; None is 1. In the form paper a joint labelled on all axes has
-                its 3-D density, one without depth the exact marginal over depth, any other
-                pattern counts nothing, and the mean weight of the labelled axes multiplies. All
-                other losses are sums over axes, each with its own weight.
+            weight: Per axis, >= 0; None is 1. A density of the joint (flow, flow_reparam, rle in
+                the form paper, and every kind where `scale` is a Cholesky factor) has, for a joint
+                labelled on all axes, its 3-D density, for one without depth the marginal over
+                depth, any other pattern counts nothing, and the mean weight of the labelled axes
+                multiplies. All other losses are sums over axes, each with its own weight.
+            feature: Of the images, where the flow depends on it.
 
         Returns:
             Nats per joint, unreduced; float32, or float64 where the predictions are.
+
+        Raises:
+            ValueError: If the form is released and `scale` a Cholesky factor, or what the flow
+                depends on is missing.
         """
         parts = self.parts(mean, scale, target, weight, feature=feature)
         return torch.stack(list(parts.values())).sum(0)
@@ -217,24 +180,25 @@ class Likelihood(nn.Module):
     def parts(
         self,
         mean: Float[Tensor, "batch joints 3"],
-        scale: Float[Tensor, "batch joints 3"],
+        scale: Spread,
         target: Float[Tensor, "batch joints 3"],
         weight: Float[Tensor, "batch joints 3"] | None = None,
         *,
         feature: Float[Tensor, "batch features"] | None = None,
     ) -> dict[str, Float[Tensor, "batch joints"]]:
-        """Summands of `forward` by name: base and, where there are such, log_scale, flow, log_s.
+        """Summands of `forward` by name: base, log_scale, flow, log_s, those that there are.
 
-        Each enters the loss with the sign it has here: `flow` is −log G, `log_s` is −log s.
+        Each enters the loss with the sign it has here: `flow` is −log G (in design (a), −log abs
+        det of the map to the base), `log_s` is −log s.
         """
         with full_precision(mean):
-            return self._parts(mean, scale, target, weight, fixed=not self.training)
+            return self._parts(mean, scale, target, weight, feature, fixed=not self.training)
 
     @torch.no_grad()
     def terms(
         self,
         mean: Float[Tensor, "batch joints 3"],
-        scale: Float[Tensor, "batch joints 3"],
+        scale: Spread,
         target: Float[Tensor, "batch joints 3"],
         weight: Float[Tensor, "batch joints 3"] | None = None,
         *,
@@ -244,49 +208,104 @@ class Likelihood(nn.Module):
         weight = torch.ones_like(mean) if weight is None else weight
         num_labelled = (weight > 0).any(-1).sum().clamp_min(1)
         with full_precision(mean):
-            parts = self._parts(mean, scale, target, weight, fixed=True)
+            parts = self._parts(mean, scale, target, weight, feature, fixed=True)
         return {name: part.sum() / num_labelled for name, part in parts.items()}
 
     def estimate(
-        self, mean: Float[Tensor, "batch joints 3"], scale: Float[Tensor, "batch joints 3"]
-    ) -> tuple[Float[Tensor, "batch joints 3"], Float[Tensor, "batch joints 3"]]:
-        """Location and scale of the label, uvd, from the predicted μ and σ: these themselves."""
-        return mean, scale
+        self,
+        mean: Float[Tensor, "batch joints 3"],
+        scale: Spread,
+        *,
+        feature: Float[Tensor, "batch features"] | None = None,
+        centred: bool = False,
+    ) -> tuple[Float[Tensor, "batch joints 3"], Spread]:
+        """Location and spread of the label, uvd, that belong to a prediction.
 
-    def log_normaliser(self) -> Float[Tensor, ""]:
+        Args:
+            mean: Predicted μ.
+            scale: Predicted σ, or the Cholesky factor of the covariance scale.
+            feature: Of the images, where the flow depends on it.
+            centred: Whether to move μ to the geometric median of the label, μ + σ·c or μ + L·c,
+                see `residual_centre`.
+
+        Returns:
+            For the kind flow f(μ), and the square root of the diagonal (or the Cholesky factor) of
+            J diag(σ²) Jᵀ with the flow's Jacobian J at μ: exact to first order in σ, without
+            gradient. For all others the prediction itself.
+        """
+        with full_precision(mean):
+            if self.config.kind == "flow":
+                assert self.flow is not None
+                dtype = torch.promote_types(mean.dtype, torch.float32)
+                context = self._context_of_joints(self._groups(feature), mean)
+                return pushed_forward(self.flow, mean.to(dtype), scale.to(dtype), context)
+            if centred:
+                centre = self.residual_centre(feature=feature).to(mean)
+                return mean + scaled(centre.expand_as(mean), scale), scale
+            return mean, scale
+
+    def log_normaliser(
+        self, *, feature: Float[Tensor, "batch features"] | None = None
+    ) -> Float[Tensor, "*groups"]:
         """log s of the form paper, nats, with its gradient; 0 for every other loss.
 
         Fixed points in evaluation mode, randomly shifted ones in training mode.
+
+        Returns:
+            One number; of a conditioned flow one per joint, or per image.
         """
-        if self.flow is None or not self._has_normaliser:
+        if not self.config.is_normalised:
             return self.evaluation_points.new_zeros(())
         with full_precision(self.evaluation_points):
-            wide, normal = self._points(torch.float32, fixed=not self.training)
-            log_flow = self.flow.log_prob(wide.clamp(-self.bound, self.bound))
-            return -self._log_mass(wide, log_flow, normal)
+            log_mass = self._weighted(self._groups(feature), fixed=not self.training).log_mass()
+        return -log_mass if self.contexts is not None else -log_mass[0]
 
-    def residual_log_prob(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+    def residual_log_prob(
+        self,
+        x: Float[Tensor, "*batch 3"],
+        *,
+        joint: int | None = None,
+        feature: Float[Tensor, " features"] | None = None,
+    ) -> Float[Tensor, "*batch"]:
         """Normalised log density of the standardised residual x̄ = (y − μ) / σ, nats.
 
         For l1 and l2, which have no scale, of the residual y − μ itself.
 
+        Args:
+            x: Residuals.
+            joint: Whose, where the flow is conditioned on it; None is all of them in equal parts.
+            feature: Of the one image, where the flow is conditioned on it.
+
         Raises:
-            ValueError: For the form released, whose loss is no likelihood.
+            ValueError: For the form released, whose loss is no likelihood, and for the kind flow,
+                whose label is no affine function of a residual.
         """
         self._require_density()
-        log_base = -(self._energy(x) + self._log_constant).sum(-1)
         if self.flow is None:
-            return log_base
+            return self.base.log_prob(x)
         with full_precision(x):
-            wide, normal = self._points(x.dtype, fixed=True)
-            inputs = torch.cat([x.reshape(-1, 3), wide]).clamp(-self.bound, self.bound)
-            log_x, log_wide = self.flow.log_prob(inputs).split([x[..., 0].numel(), len(wide)])
-            log_mass = self._log_mass(wide, log_wide, normal)
-            return log_base + log_x.reshape(x.shape[:-1]) - log_mass
+            groups = self._groups_of(joint, feature)
+            contexts = [None] if groups is None else list(groups)
+            if self.config.is_normalised:
+                log_mass = self._weighted(groups, fixed=True, dtype=x.dtype).log_mass()
+                log_flow = [
+                    self.flow.log_prob(x.clamp(-self.bound, self.bound), c) for c in contexts
+                ]
+                densities = (
+                    torch.stack(log_flow, dim=-1) + self.base.log_prob(x)[..., None] - log_mass
+                )
+            else:
+                densities = torch.stack([self.flow.log_prob(x, c) for c in contexts], dim=-1)
+            return densities.logsumexp(-1) - math.log(len(contexts))
 
     @torch.no_grad()
     def sample_residual(
-        self, num_samples: int, *, generator: torch.Generator | None = None
+        self,
+        num_samples: int,
+        *,
+        joint: int | None = None,
+        feature: Float[Tensor, " features"] | None = None,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples 3"]:
         """Draw from the density of `residual_log_prob`.
 
@@ -294,42 +313,68 @@ class Likelihood(nn.Module):
         normaliser, at least 16 times as many: a point may come twice.
 
         Raises:
-            ValueError: For the form released, which has no density.
+            ValueError: As `residual_log_prob`.
         """
         self._require_density()
         device = self.evaluation_points.device
         if self.flow is None:
             uniform = torch.rand(num_samples, 3, generator=generator, device=device)
-            return _base_quantile(self.base, uniform.clamp(1e-6, 1 - 1e-6))
-        num_pool = max(8 * num_samples, 2**15)
-        uniform = torch.rand(2, num_pool, 4, generator=generator, device=device)
-        wide, normal = self._wide_and_normal(uniform)
-        log_flow = self.flow.log_prob(wide.clamp(-self.bound, self.bound))
-        x, log_flow, log_wide = self._proposals(wide, log_flow, normal)
-        log_base = -self._energy(x).sum(-1)
-        log_ratio = log_base + log_flow - self._log_mixture(x, log_flow, log_wide, num_pool)
-        chance = (log_ratio - log_ratio.max()).exp()
-        return x[torch.multinomial(chance, num_samples, replacement=True, generator=generator)]
+            return self.base.quantile(uniform.clamp(1e-6, 1 - 1e-6))
+        groups = self._groups_of(joint, feature)
+        num_groups = 1 if groups is None else len(groups)
+        if not self.config.is_normalised:
+            normal = torch.randn(num_samples, 3, generator=generator, device=device)
+            if groups is not None:
+                draw = torch.rand(num_samples, generator=generator, device=device)
+                groups = groups[(draw * num_groups).long()]
+            return self.flow.from_base(normal, groups)[0]
+        num_pool = max(8 * num_samples, 2**15) // (2 * num_groups) * 2
+        uniform = torch.rand(2, num_groups, num_pool, 4, generator=generator, device=device)
+        pool = self._weighted(groups, fixed=True, uniform=uniform)
+        chance = pool.log_share.softmax(-1).flatten()
+        chosen = torch.multinomial(chance, num_samples, replacement=True, generator=generator)
+        return pool.x.flatten(0, 1)[chosen]
+
+    @torch.no_grad()
+    def residual_centre(
+        self, *, feature: Float[Tensor, "batch features"] | None = None
+    ) -> Float[Tensor, "*groups 3"]:
+        """Geometric median of the residual density, units of σ: μ + σ·c is the label's.
+
+        From the points that give log s in evaluation; 0 for the kinds without a flow, and for the
+        kind flow, whose `estimate` is not the mean of a residual.
+
+        Returns:
+            One point; of a conditioned flow a point that broadcasts to [batch joints 3].
+
+        Raises:
+            ValueError: For the form released, whose loss is no likelihood.
+        """
+        if self.flow is None or self.config.kind == "flow":
+            return torch.zeros_like(self.residual_location)
+        self._require_density()
+        with full_precision(self.evaluation_points):
+            median = self._weighted(self._groups(feature), fixed=True).geometric_median()
+        return median[0] if self.contexts is None else self.contexts.spread_over(median)
 
     def _require_density(self) -> None:
-        if self.config.kind == "rle" and self.config.form == "released":
-            raise ValueError(
-                "the released form of rle is no likelihood, so its residual has no density; "
-                "train with likelihood.form=paper"
+        reason = self.reason_without_density()
+        if reason:
+            raise ValueError(reason)
+
+    def reason_without_density(self) -> str:
+        """Why there is no density of the residual x̄, for the reader; empty where there is one."""
+        if self.config.is_released:
+            return (
+                "the rle loss in its released form is no likelihood, so its residual has no "
+                "density: exp(−loss) is not normalised; train with likelihood.form=paper"
             )
-
-    @property
-    def _has_normaliser(self) -> bool:
-        return self.config.kind == "rle" and self.config.form == "paper"
-
-    @property
-    def _log_constant(self) -> float:
-        """−log Q(0) per axis."""
-        return math.log(2) if self.base == "laplace" else 0.5 * math.log(2 * math.pi)
-
-    def _energy(self, x: Tensor) -> Tensor:
-        """−log Q(x) per axis, less its constant."""
-        return x.abs() if self.base == "laplace" else 0.5 * x.square()
+        if self.config.kind == "flow":
+            return (
+                "the flow loss maps a normal to the label, whose deviation from the estimate has "
+                "another density at every prediction; its σ is exact to first order"
+            )
+        return ""
 
     def _parts(
         self,
@@ -337,70 +382,155 @@ class Likelihood(nn.Module):
         scale: Tensor,
         target: Tensor,
         weight: Tensor | None,
+        feature: Tensor | None,
         *,
         fixed: bool,
     ) -> dict[str, Tensor]:
         dtype = torch.promote_types(torch.promote_types(mean.dtype, scale.dtype), torch.float32)
-        rows = mean.new_zeros(0, dtype=torch.int64)  # joints without depth
-        if weight is None:
-            labelled = torch.ones_like(mean, dtype=torch.bool)
-            weight = torch.ones_like(mean, dtype=dtype)
-        else:
-            labelled, weight = weight > 0, weight.to(dtype)
-            if self._has_normaliser:
-                labelled = _whole_or_planar(labelled)
-            if self.flow is not None:
-                rows = self._planar_rows(labelled)
-        # Chosen before, not after: what is not labelled enters nothing, so NaN cannot spread.
-        weight = torch.where(labelled, weight, 0)
-        mean = torch.where(labelled, mean.to(dtype), 0)
-        target = torch.where(labelled, target.to(dtype), 0)
-        scale = torch.where(labelled, scale.to(dtype), 1)
-        error = target - mean
-        if self.config.kind in ("l1", "l2"):
-            return {"base": (weight * self._energy(error)).sum(-1)}
-        if self.flow is None:
-            base = self._energy(error / scale) + self._log_constant
+        mean, scale, target = mean.to(dtype), scale.to(dtype), target.to(dtype)
+        kind = self.config.kind
+        if kind in ("l1", "l2"):
+            labelled, weight = _labelled_axes(weight, dtype)
+            error = _chosen(labelled, target - mean)
+            return {"base": _weighted_sum(self.base.energy(error), weight)}
+        if self.config.is_released:
+            return self._released_parts(mean, scale, target, weight, feature)
+        if self.flow is None and not is_triangular(scale):
+            labelled, weight = _labelled_axes(weight, dtype)
+            scale = masked_spread(scale, labelled)
+            energy = self.base.energy(_chosen(labelled, target - mean) / scale)
             return {
-                "base": (weight * base).sum(-1),
-                "log_scale": (weight * scale.log()).sum(-1),
+                "base": _weighted_sum(energy + self.base.log_constant, weight),
+                "log_scale": _weighted_sum(scale.log(), weight),
             }
-        if self.config.form == "released":
-            return self._released_parts(error, scale, weight, rows)
-        return self._exact_parts(error / scale, scale, weight, rows, fixed=fixed)
+        return self._joint_parts(mean, scale, target, weight, feature, fixed=fixed)
 
-    def _exact_parts(
-        self, x: Tensor, scale: Tensor, weight: Tensor, rows: Tensor, *, fixed: bool
+    def _joint_parts(
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        feature: Tensor | None,
+        *,
+        fixed: bool,
     ) -> dict[str, Tensor]:
-        """Terms of Σ log σ − log Q − log G − log s; rows without depth integrate Q·G over it."""
+        """Terms of a density of all axes of a joint, or of (u, v), together."""
+        labelled, weight = _labelled_axes(weight, mean.dtype)
+        num_axes: Tensor | int = 3
+        no_depth = None
+        if labelled is not None and weight is not None:
+            labelled = _whole_or_planar(labelled)
+            num_axes = labelled.sum(-1)
+            no_depth = num_axes == 2
+            weight = torch.where(labelled, weight, 0).sum(-1) / num_axes.clamp_min(1)
+        # Chosen before, not after: what is not labelled enters nothing, so NaN cannot spread.
+        scale = masked_spread(scale, labelled)
+        parts: dict[str, Tensor] = {}
+        if self.config.kind == "flow":
+            z, log_abs_det = self._to_base(_chosen(labelled, target), no_depth, feature)
+            x, log_scale = standardised(_chosen(labelled, z - mean), scale)
+            parts["flow"] = -log_abs_det
+        else:
+            x, log_scale = standardised(_chosen(labelled, target - mean), scale)
+        if self.flow is not None:
+            self._count_bounded(x)
+        if self.config.kind in ("rle", "flow_reparam"):
+            parts |= self._flow_parts(x, labelled, no_depth, feature, fixed=fixed)
+        parts["log_scale"] = log_scale
+        if self.config.kind != "flow_reparam":
+            parts["base"] = self.base.energy(x).sum(-1) + self.base.log_constant * num_axes
+        if self.config.kind in ("flow", "flow_reparam"):
+            share = influence(x, self.bound)
+            parts = {name: with_influence(part, share) for name, part in parts.items()}
+        if weight is None:
+            return parts
+        return {name: weight * part for name, part in parts.items()}
+
+    def _to_base(
+        self, target: Tensor, no_depth: Tensor | None, feature: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """f⁻¹(y) and log |det ∂f⁻¹/∂y|; by the second flow where there is no depth."""
         assert self.flow is not None
-        labelled = (weight > 0).to(weight.dtype)
-        weight = weight.sum(-1) / labelled.sum(-1).clamp_min(1)  # [batch joints]
-        bounded = self._bounded(x).reshape(-1, 3)
-        if not fixed:
-            self._follow(bounded.detach(), labelled.reshape(-1, 3))
-        wide, normal = self._points(x.dtype, fixed=fixed)
-        over_depth = self._over_depth(bounded[rows])
+        assert self.planar_flow is not None
+        context = self._context_of_joints(self._groups(feature), target)
+        flat = target.reshape(-1, 3)
+        z, log_abs_det = self.flow.to_base(flat, context)
+        values = torch.cat([z, log_abs_det[:, None]], dim=-1)
+        rows = self._planar_rows(no_depth)
+        if no_depth is not None and rows is not None:
+            context = None if context is None else context[rows]
+            z, log_abs_det = self.planar_flow.to_base(flat[rows, :2], context)
+            planar = torch.cat([z, torch.zeros_like(z[:, :1]), log_abs_det[:, None]], dim=-1)
+            values = self._with_planar(values, planar, no_depth, rows)
+        values = values.reshape(*target.shape[:-1], 4)
+        return values[..., :3], values[..., 3]
+
+    def _flow_parts(
+        self,
+        x: Tensor,
+        labelled: Tensor | None,
+        no_depth: Tensor | None,
+        feature: Tensor | None,
+        *,
+        fixed: bool,
+    ) -> dict[str, Tensor]:
+        """−log G and −log s of residuals; those without depth integrate Q·G, or G, over it."""
+        assert self.flow is not None
+        groups = self._groups(feature)
+        context = self._context_of_joints(groups, x)
+        is_normalised = self.config.is_normalised
+        bounded = x.clamp(-self.bound, self.bound).reshape(-1, 3)
+        proposal = self._proposal(bounded, labelled, fixed=fixed)
+        draws = None if fixed else self._draws(groups, x.dtype)
         # One pass through the flow for everything that needs its density.
-        inputs = torch.cat([bounded, wide.clamp(-self.bound, self.bound), over_depth.flatten(0, 1)])
-        log_flow, log_wide, log_depth = self.flow.log_prob(inputs).split(
-            [len(bounded), len(wide), over_depth[..., 0].numel()]
+        inputs = [bounded if is_normalised else x.reshape(-1, 3)]
+        contexts = [context]
+        rows = self._planar_rows(no_depth)
+        if rows is not None:
+            nodes, log_node_weight = depth_nodes(
+                proposal,
+                self.base if is_normalised else None,
+                rows,
+                num_nodes=self._num_depth_nodes(fixed=fixed),
+                shift=None if draws is None else draws[-1],
+            )
+            entering = nodes.clamp(-self.bound, self.bound) if is_normalised else nodes
+            inputs.append(with_depth(inputs[0][rows, :2], entering).flatten(0, 1))
+            if context is not None:
+                contexts.append(context[rows].repeat_interleave(nodes.shape[-1], dim=0))
+        if is_normalised:
+            points = ResidualPoints.from_uniform(
+                self._uniform(groups, x.dtype, draws), proposal, groups
+            )
+            inputs.append(points.wide.clamp(-self.bound, self.bound).flatten(0, 1))
+            if groups is not None:
+                contexts.append(groups.repeat_interleave(points.wide.shape[-2], dim=0))
+        log_prob = self.flow.log_prob(
+            torch.cat(inputs), None if context is None else torch.cat([c for c in contexts])
         )
-        log_depth = log_depth.reshape(over_depth.shape[:-1]) + self.depth_log_mass.to(x.dtype)
-        log_flow = self._with_planar(
-            log_flow, log_depth.logsumexp(-1), weighted=labelled, rows=rows
-        )
-        log_mass = self._log_mass(wide, log_wide, normal)
-        base = ((self._energy(x) + self._log_constant) * labelled).sum(-1)
-        return {
-            "base": weight * base,
-            "log_scale": weight * scale.log().sum(-1),
-            "flow": -weight * log_flow,
-            "log_s": weight * log_mass,
-        }
+        log_flow, *rest = log_prob.split([len(part) for part in inputs])
+        if no_depth is not None and rows is not None:
+            log_planar = (rest[0].reshape(nodes.shape) + log_node_weight).logsumexp(-1)
+            log_flow = self._with_planar(log_flow, log_planar, no_depth, rows)
+        parts = {"flow": -log_flow.reshape(x.shape[:-1])}
+        if is_normalised:
+            log_mass = weighted_points(
+                *(self.flow, self.base, self.bound, proposal, points),
+                rest[-1].reshape(points.wide.shape[:-1]),
+            ).log_mass()
+            if self.contexts is not None:
+                log_mass = self.contexts.spread_over(log_mass)
+            parts["log_s"] = log_mass.expand(x.shape[:-1])
+        return parts
 
     def _released_parts(
-        self, error: Tensor, scale: Tensor, weight: Tensor, rows: Tensor
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        feature: Tensor | None,
     ) -> dict[str, Tensor]:
         """Σ_a w_a [2 log σ_a − log G(b) + log √(2π) + |e_a| / (√2 σ_a + 1e-9)], b = −e/σ.
 
@@ -409,158 +539,170 @@ class Likelihood(nn.Module):
         """
         assert self.flow is not None
         assert self.planar_flow is not None
-        bounded = self._bounded(-error / scale).reshape(-1, 3)
-        log_flow = self.flow.log_prob(bounded)
-        log_planar = self.planar_flow.log_prob(bounded[rows, :2])
-        log_flow = self._with_planar(log_flow, log_planar, weighted=weight, rows=rows)
-        is_laplace = self.base == "laplace"
-        spread = math.sqrt(2) * scale + 1e-9 if is_laplace else scale
-        base = self._energy(error / spread) + 0.5 * math.log(2 * math.pi)
+        if is_triangular(scale):
+            raise ValueError(
+                "likelihood.form=released is a sum over axes, each with its own σ, and has no "
+                "full covariance; use likelihood.form=paper, or a head with one σ per axis"
+            )
+        labelled, weight = _labelled_axes(weight, mean.dtype)
+        error = _chosen(labelled, target - mean)
+        scale = masked_spread(scale, labelled)
+        context = self._context_of_joints(self._groups(feature), mean)
+        b = -error / scale
+        if self.bound < math.inf:
+            self._count_bounded(b)
+            b = b.clamp(-self.bound, self.bound)
+        b = b.reshape(-1, 3)
+        log_flow = self.flow.log_prob(b, context)
+        if labelled is not None:
+            no_depth = labelled.any(-1) & ~labelled[..., 2]
+            rows = self._planar_rows(no_depth)
+            if rows is not None:
+                context = None if context is None else context[rows]
+                log_planar = self.planar_flow.log_prob(b[rows, :2], context)
+                log_flow = self._with_planar(log_flow, log_planar, no_depth, rows)
+        log_flow = log_flow.reshape(mean.shape[:-1])
+        spread = math.sqrt(2) * scale + 1e-9 if self.base.name == "laplace" else scale
+        base = self.base.energy(error / spread) + 0.5 * math.log(2 * math.pi)
         return {
-            "base": (weight * base).sum(-1),
-            "log_scale": 2 * (weight * scale.log()).sum(-1),
-            "flow": -weight.sum(-1) * log_flow,
+            "base": _weighted_sum(base, weight),
+            "log_scale": 2 * _weighted_sum(scale.log(), weight),
+            "flow": -log_flow * (3 if weight is None else weight.sum(-1)),
         }
 
-    def _bounded(self, x: Tensor) -> Tensor:
-        """Residual that enters the flow; counts the joints it changes."""
+    def _count_bounded(self, x: Tensor) -> None:
+        """Note the joints whose residual exceeds the bound, in training."""
         if self.training and torch.is_grad_enabled():
             self.last_bounded = (x.detach().abs() > self.bound).any(-1)
             self.num_bounded.add_(self.last_bounded.sum())
-        return x.clamp(-self.bound, self.bound)
 
-    def _planar_rows(self, labelled: Tensor) -> Tensor:
+    def _planar_rows(self, no_depth: Tensor | None) -> Tensor | None:
         """Indices, into the flattened joints, of those that may lack a depth label."""
-        num_batch, num_joints, _ = labelled.shape
+        if no_depth is None or self.planar_joints == ():
+            return None
+        num_joints = no_depth.shape[1]
         if self.planar_joints is None:
-            planar = labelled.any(-1) & ~labelled[..., 2]
-            return planar.flatten().nonzero().squeeze(-1)
-        first = torch.arange(num_batch, device=labelled.device) * num_joints
-        if not self.planar_joints:
-            return first[:0]
+            if torch.compiler.is_compiling():  # any joint: no shape may depend on the data
+                return torch.arange(no_depth.numel(), device=no_depth.device)
+            return no_depth.flatten().nonzero().squeeze(-1)
+        first = torch.arange(0, no_depth.numel(), num_joints, device=no_depth.device)
         # Numbers of Python, not a tensor made from them: no copy to the device, nothing waits.
         return torch.stack([first + joint for joint in self.planar_joints], dim=-1).flatten()
 
-    def _over_depth(self, x: Tensor) -> Tensor:
-        """[rows 3] to [rows nodes 3]: every depth node under each (u, v)."""
-        nodes = self.depth_nodes.to(x.dtype)
-        plane = x[:, None, :2].expand(-1, len(nodes), -1)
-        return torch.cat([plane, nodes[None, :, None].expand(len(x), -1, -1)], dim=-1)
-
     def _with_planar(
-        self, log_flow: Tensor, log_planar: Tensor, *, weighted: Tensor, rows: Tensor
+        self, values: Tensor, planar: Tensor, no_depth: Tensor, rows: Tensor
     ) -> Tensor:
-        """Put the planar log densities in the place of joints without depth; [batch joints]."""
-        alive = weighted > 0
-        no_depth = (alive.any(-1) & ~alive[..., 2]).flatten()
-        log_planar = torch.where(no_depth[rows], log_planar, log_flow[rows])
-        merged = log_flow.index_copy(0, rows, log_planar)
+        """Put the values of joints without depth into the place of the others'; [rows, ...]."""
+        flat = no_depth.flatten()
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        planar = torch.where(flat[rows].reshape(shape), planar, values[rows])
+        merged = values.index_copy(0, rows, planar)
         if self.planar_joints is not None:
-            promised = torch.zeros_like(no_depth).index_fill(0, rows, True)
-            merged = torch.where(no_depth & ~promised, math.nan, merged)
-        return merged.reshape(weighted.shape[:-1])
+            unpromised = flat.index_fill(0, rows, False)
+            merged = torch.where(unpromised.reshape(shape), math.nan, merged)
+        return merged
 
-    def _points(self, dtype: torch.dtype, *, fixed: bool) -> tuple[Tensor, Tensor]:
-        """Quasi-random points of W and of the flow's base, [points 3] each."""
-        points = (self.evaluation_points if fixed else self.training_points).to(dtype)
-        shift = points.new_zeros(2, 1, 4)
-        if not fixed:
-            shift = torch.rand(shift.shape, device=points.device, dtype=dtype)
-        return self._wide_and_normal((points + shift) % 1)
+    def _groups(self, feature: Tensor | None) -> Tensor | None:
+        return None if self.contexts is None else self.contexts(feature)
 
-    def _wide_and_normal(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Points of W and of N(0, I), [points 3] each, from uniform ones, [2 points 4]."""
-        uniform = uniform.clamp(1e-6, 1 - 1e-6)
-        axis, ball = uniform[0].chunk(2)
-        axis = (2 * axis[:, :3] - 1) / (2 * axis[:, :3] * (1 - axis[:, :3])).sqrt()
-        ball = torch.special.ndtri(ball[:, :3]) / (-ball[:, 3:].log()).sqrt()
-        location, spread = self.residual_location.clone(), self.residual_spread.clone()
-        wide = location.to(uniform.dtype) + spread.to(uniform.dtype) * torch.cat([axis, ball])
-        return wide, torch.special.ndtri(uniform[1, :, :3])
+    def _groups_of(self, joint: int | None, feature: Tensor | None) -> Tensor | None:
+        """The context of one joint, of all of them, or of one image."""
+        groups = self._groups(None if feature is None else feature.reshape(1, -1))
+        return groups if groups is None or joint is None else groups[joint : joint + 1]
 
-    @torch.no_grad()
-    def _follow(self, x: Tensor, labelled: Tensor) -> None:
-        """Move W towards the residuals of this batch, [joints 3]; axes without labels stay."""
-        count = labelled.sum(0)
-        location = (x * labelled).sum(0) / count.clamp_min(1)
-        spread = ((x - location).abs() * labelled).sum(0) / count.clamp_min(1)
-        is_sound = (count > 0) & spread.isfinite()
-        for buffer, value in (
-            (self.residual_location, location),
-            (self.residual_spread, spread.clamp_min(1e-3)),
-        ):
-            moved = buffer.lerp(value.to(buffer.dtype), PACE_OF_PROPOSALS)
-            buffer.copy_(torch.where(is_sound, moved, buffer))
+    def _context_of_joints(self, groups: Tensor | None, like: Tensor) -> Tensor | None:
+        return None if self.contexts is None else self.contexts.of_joints(groups, like)
 
-    def _log_mass(self, wide: Tensor, log_flow_of_wide: Tensor, normal: Tensor) -> Tensor:
-        """log ∫ Q(x)·G(c(x)) dx by the balance heuristic; see the module's docstring.
+    def _num_points(self) -> tuple[int, int]:
+        """For log s in training and in evaluation, for each group."""
+        if self.contexts is not None:
+            return self.config.num_context_samples, 8 * self.config.num_context_samples
+        return self.config.num_normaliser_samples, self.config.num_evaluation_samples
 
-        Args:
-            wide: Points of W, [points 3].
-            log_flow_of_wide: log G(c(x)) at them, [points].
-            normal: Points of the flow's base, [points 3].
+    def _num_depth_nodes(self, *, fixed: bool) -> int:
+        config = self.config
+        return config.num_evaluation_depth_nodes if fixed else config.num_depth_nodes
+
+    def _draws(self, groups: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The random numbers of a step, from torch's global generator: eight a group, and one."""
+        number = NUM_DRAWS * (1 if groups is None else len(groups)) + 1
+        return torch.rand(number, device=self.training_points.device, dtype=dtype)
+
+    def _uniform(self, groups: Tensor | None, dtype: torch.dtype, draws: Tensor | None) -> Tensor:
+        """Quasi-random points of the unit cube, [2 groups points 4]: fixed, or shifted at random.
+
+        Every group has its own shift, so that the errors of their normalisers differ.
         """
-        x, log_flow, log_wide = self._proposals(wide, log_flow_of_wide, normal)
-        log_base = -(self._energy(x) + self._log_constant).sum(-1)
-        log_ratio = log_base + log_flow - self._log_mixture(x, log_flow, log_wide, len(wide))
-        return log_ratio.logsumexp(0) - math.log(len(wide))
+        if draws is None:
+            return self.evaluation_points.to(dtype).expand(
+                2, 1 if groups is None else len(groups), -1, -1
+            )
+        shift = draws[:-1].reshape(2, -1, 1, 4)
+        return (self.training_points.to(dtype) + shift) % 1
 
-    def _proposals(
-        self, wide: Tensor, log_flow_of_wide: Tensor, normal: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Points of W, then of G, with log G (clamped for W's) and log W at each."""
+    def _weighted(
+        self,
+        groups: Tensor | None,
+        *,
+        fixed: bool,
+        dtype: torch.dtype = torch.float32,
+        uniform: Tensor | None = None,
+    ) -> WeightedPoints:
+        """Points with their shares in 1/s; of flow_reparam, the flow's points in equal shares."""
         assert self.flow is not None
-        from_flow, log_abs_det = self.flow.from_base(normal)
-        log_flow_of_flow = standard_normal_log_prob(normal) - log_abs_det
-        x = torch.cat([wide, from_flow])
-        spread = self.residual_spread.clone().to(x.dtype)
-        square = ((x - self.residual_location.clone().to(x.dtype)) / spread).square()
-        axis = -1.5 * (2 + square).log().sum(-1)
-        ball = LOG_CONSTANT_OF_BALL - 2.5 * torch.log1p(square.sum(-1) / 2)
-        log_wide = torch.logaddexp(axis, ball) - math.log(2) - spread.log().sum()
-        return x, torch.cat([log_flow_of_wide, log_flow_of_flow]), log_wide
+        if uniform is None:
+            draws = None if fixed else self._draws(groups, dtype)
+            uniform = self._uniform(groups, dtype, draws)
+        proposal = self._held_proposal(dtype)
+        points = ResidualPoints.from_uniform(uniform, proposal, groups)
+        if not self.config.is_normalised:
+            context = None if groups is None else groups[:, None]
+            x = self.flow.from_base(points.normal, context)[0]
+            return WeightedPoints(x, torch.zeros_like(x[..., 0]))
+        return weighted_points(self.flow, self.base, self.bound, proposal, points)
 
-    def _log_mixture(self, x: Tensor, log_flow: Tensor, log_wide: Tensor, num_wide: int) -> Tensor:
-        """log(W + G) within the bound; beyond it log W for points of W, infinite for the others."""
-        is_inside = (x.abs() <= self.bound).all(-1)
-        beyond = torch.full_like(log_wide, math.inf)
-        beyond[:num_wide] = log_wide[:num_wide]
-        return torch.where(is_inside, torch.logaddexp(log_wide, log_flow), beyond)
+    def _held_proposal(self, dtype: torch.dtype) -> Proposal:
+        location, spread = self.residual_location, self.residual_spread
+        return Proposal(location.to(dtype, copy=True), spread.to(dtype, copy=True))
+
+    def _proposal(self, x: Tensor, labelled: Tensor | None, *, fixed: bool) -> Proposal:
+        """W, in training after it has moved towards the residuals of this batch, [rows 3]."""
+        if fixed:
+            return self._held_proposal(x.dtype)
+        flat = None if labelled is None else labelled.reshape(-1, 3)
+        moved = followed(self.residual_location, self.residual_spread, x.detach(), flat)
+        location, spread = moved.unbind(0)
+        self.residual_location.copy_(location)
+        self.residual_spread.copy_(spread)
+        return Proposal(location, spread)
 
 
-_BASE_OF_KIND = {"l1": "laplace", "l2": "gaussian", "laplace": "laplace", "gaussian": "gaussian"}
+def _planar_counterpart(flow: Flow) -> Flow:
+    """A second flow of the same kind and size, over (u, v)."""
+    return type(flow)(flow.config, num_axes=2)
+
+
+def _labelled_axes(
+    weight: Tensor | None, dtype: torch.dtype
+) -> tuple[Bool[Tensor, "batch joints 3"] | None, Float[Tensor, "batch joints 3"] | None]:
+    """Which axes have a label, and their weights, 0 for the others; None where all count 1."""
+    if weight is None:
+        return None, None
+    labelled = weight > 0
+    return labelled, torch.where(labelled, weight.to(dtype), 0)
+
+
+def _chosen(labelled: Tensor | None, value: Tensor) -> Tensor:
+    """The value where there is a label, 0, without gradient, elsewhere."""
+    return value if labelled is None else torch.where(labelled, value, 0)
+
+
+def _weighted_sum(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Sum over axes."""
+    return (values if weight is None else values * weight).sum(-1)
 
 
 def _whole_or_planar(labelled: Tensor) -> Tensor:
     """Keep joints labelled on all axes or on u and v; drop every other pattern."""
     plane = labelled[..., :2].all(-1, keepdim=True)
     return torch.cat([plane, plane, plane & labelled[..., 2:]], dim=-1)
-
-
-def _base_quantile(base: str, uniform: Tensor) -> Tensor:
-    """Points of Q from points of the unit cube."""
-    if base == "gaussian":
-        return torch.special.ndtri(uniform)
-    centred = uniform - 0.5
-    return -centred.sign() * torch.log1p(-2 * centred.abs())
-
-
-def _depth_rule(base: str, bound: float, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes t and log masses w for ∫ Q(t)·g(c(t)) dt = Σ w·g(t).
-
-    Gauss-Legendre on either side of 0, where Q may have its kink, after t = a·sinh(b·τ), which is
-    dense near 0. Beyond the bound g is constant: two last nodes at ±bound hold all that mass.
-    """
-    edge = min(bound, 30.0 if base == "laplace" else 8.0)
-    nodes, masses = np.polynomial.legendre.leggauss(num_nodes // 2)
-    stretch = math.asinh(edge / 0.5)
-    t = 0.5 * np.sinh(stretch * (nodes + 1) / 2)
-    log_width = np.log(masses / 2 * 0.5 * stretch * np.cosh(stretch * (nodes + 1) / 2))
-    if base == "laplace":
-        log_mass, log_tail = log_width - t - math.log(2), -edge - math.log(2)
-    else:
-        log_mass = log_width - t**2 / 2 - 0.5 * math.log(2 * math.pi)
-        log_tail = math.log(math.erfc(edge / math.sqrt(2)) / 2)
-    positive = torch.tensor([*t, edge], dtype=torch.float32)
-    log_masses = torch.tensor([*log_mass, log_tail], dtype=torch.float32)
-    return torch.cat([-positive, positive]), torch.cat([log_masses, log_masses])

@@ -507,6 +507,7 @@ def test_released_form_claims_no_density():
         {"form": "exact"},
         {"residual_bound": 0.0},
         {"num_depth_nodes": 6},
+        {"num_evaluation_depth_nodes": 2},
         {"num_normaliser_samples": 0},
     ],
     ids=str,
