@@ -48,7 +48,7 @@ BASE = (
     *("data.input_size_px=32", "data.num_threads=0", "data.cache_gib=1"),
     *("augment.scale_std=0.1", "augment.rotation_std_deg=10", "augment.occlusion_limit=0.3"),
     *("augment.occlusion_probability=0.2", "model.backbone=resnet18"),
-    *("model.width_multiplier=0.25", "flow.hidden_dim=16", "likelihood.num_depth_nodes=16"),
+    *("model.width_multiplier=0.25", "flow.hidden_dim=16"),
     *("likelihood.num_normaliser_samples=128", "likelihood.num_evaluation_samples=128"),
     *("train.batch_size=16", "train.epochs=4", "train.schedule=cosine", "train.warmup_steps=20"),
     *("train.learning_rate=1e-3", "train.num_threads=1", "train.figure_every_epochs=0"),
