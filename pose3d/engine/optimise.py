@@ -71,6 +71,7 @@ def batch_loss(
     *,
     location_share: float,
     location_scale: float,
+    location_beta: float = 0.0,
     reduction: str,
 ) -> dict[str, Float[Tensor, ""]]:
     """The summands of the loss of a batch by name, reduced; their sum is minimised.
@@ -83,12 +84,25 @@ def batch_loss(
             learns by ℓ1, the summand ``location``.
         location_scale: Of that ℓ1: |prediction − label| / scale, as a Laplace density of constant
             scale has it, so that it holds its own against the gradient of σ and flow.
+        location_beta: The likelihood's gradient that reaches μ is multiplied, axis by axis, by
+            (σ / location_scale) to this power. 0 leaves it as it is: (score of x̄) / σ, so that
+            joints the network is unsure of hardly move. At 1 it is (score of x̄) /
+            location_scale: every joint has the same voice, as under ℓ1, and μ still comes to rest
+            where the likelihood's own gradient is zero. The loss and all other gradients stay.
         reduction: See TrainConfig.loss_reduction.
+
+    Source:
+        The weighting by a power of σ: Seitzer et al., On the pitfalls of heteroscedastic
+        uncertainty estimation with probabilistic neural networks, ICLR 2022, there of the whole
+        Gaussian loss, here of the gradient of μ alone.
     """
     mean = pose.mean
     if location_share < 1:
         mean = torch.lerp(mean.detach(), mean, location_share)  # the same numbers
-    parts = likelihood.parts(mean, pose.scale, batch.target, batch.weight)
+    if location_beta and likelihood.config.kind not in ("l1", "l2"):  # these predict no σ
+        factor = (pose.scale.detach() / location_scale) ** location_beta
+        mean = mean.detach() + factor * (mean - mean.detach())  # the same numbers
+    parts = likelihood.parts(mean, pose.spread, batch.target, batch.weight, feature=pose.feature)
     if location_share < 1:
         distance = (batch.weight * (pose.mean - batch.target).abs()).sum(-1)
         parts["location"] = (1 - location_share) * distance / location_scale

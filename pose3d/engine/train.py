@@ -248,6 +248,7 @@ def take_step(session: Session, batch: TrainingBatch) -> tuple[PoseDistribution,
         session.network.likelihood,
         location_share=location_share(config, progress.step, num_steps=session.num_steps),
         location_scale=config.location_scale,
+        location_beta=config.location_beta,
         reduction=config.loss_reduction,
     )
     loss = torch.stack(list(parts.values())).sum()

@@ -142,6 +142,34 @@ def test_the_blend_goes_over_from_one_gradient_to_the_other(labelled):
     torch.testing.assert_close(middle, 0.75 * ends[0] + 0.25 * ends[1])
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_a_power_of_sigma_weighs_the_gradient_of_the_location_alone(labelled, beta):
+    """Of a Laplace density it is sign(μ − y) / σ; at power 1 σ is gone, as under ℓ1."""
+    pose, batch = labelled
+    options = {"location_share": 1.0, "reduction": "per_image"}
+    mean, scale = gradients(pose, batch, location_beta=beta, **options)
+    sign = (pose.mean.detach() - batch.target).sign() * batch.weight
+    sigma = pose.scale.detach()
+    torch.testing.assert_close(mean, sign / sigma ** (1 - beta) / 0.1**beta / 4)
+    torch.testing.assert_close(scale, gradients(pose, batch, **options)[1])
+
+
+@pytest.mark.parametrize("kind", ["l1", "laplace", "rle"])
+def test_the_weighting_leaves_the_loss_as_it_is(labelled, kind):
+    pose, batch = labelled
+    likelihood = Likelihood(LikelihoodConfig(kind=kind), ResidualFlow()).eval()
+    options = {"location_share": 1.0, "location_scale": 0.1, "reduction": "per_joint"}
+    plain, weighted = (
+        batch_loss(pose, batch, likelihood, location_beta=beta, **options) for beta in (0.0, 1.0)
+    )
+    torch.testing.assert_close(sum(plain.values()), sum(weighted.values()))
+    if kind == "l1":  # no σ is learnt, so that none can weigh
+        expected, actual = (
+            torch.autograd.grad(sum(parts.values()), pose.mean)[0] for parts in (plain, weighted)
+        )
+        torch.testing.assert_close(actual, expected)
+
+
 def test_reductions_divide_the_sum_by_images_or_labelled_joints(labelled):
     pose, batch = labelled
     likelihood = Likelihood(LikelihoodConfig(kind="gaussian"))
