@@ -35,6 +35,12 @@ class BaseDensity:
         """Log density of x, nats."""
         return -(self.energy(x).sum(-1) + x.shape[-1] * self.log_constant)
 
+    def log_tail(self, x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Log mass of one axis beyond x >= 0, nats."""
+        if self.name == "laplace":
+            return -x - math.log(2)
+        return torch.special.log_ndtr(-x)
+
     def quantile(self, uniform: Float[Tensor, "*batch axes"]) -> Float[Tensor, "*batch axes"]:
         """Points of Q from points of the open unit cube."""
         if self.name == "gaussian":

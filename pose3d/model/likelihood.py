@@ -33,7 +33,7 @@ from pose3d.model.base_density import BaseDensity
 from pose3d.model.flow import Flow, full_precision
 from pose3d.model.flow_context import FlowContext
 from pose3d.model.likelihood_config import LikelihoodConfig
-from pose3d.model.marginal import depth_nodes, with_depth
+from pose3d.model.marginal import depth_nodes, fixed_depth_nodes, with_depth
 from pose3d.model.normaliser import ResidualPoints, WeightedPoints, weighted_points
 from pose3d.model.proposal import Proposal, followed
 from pose3d.model.pushforward import pushed_forward
@@ -488,13 +488,7 @@ class Likelihood(nn.Module):
         contexts = [context]
         rows = self._planar_rows(no_depth)
         if rows is not None:
-            nodes, log_node_weight = depth_nodes(
-                proposal,
-                self.base if is_normalised else None,
-                rows,
-                num_nodes=self._num_depth_nodes(fixed=fixed),
-                shift=None if draws is None else draws[-1],
-            )
+            nodes, log_node_weight = self._depth_nodes(proposal, rows, draws)
             entering = nodes.clamp(-self.bound, self.bound) if is_normalised else nodes
             inputs.append(with_depth(inputs[0][rows, :2], entering).flatten(0, 1))
             if context is not None:
@@ -619,9 +613,17 @@ class Likelihood(nn.Module):
             return self.config.num_context_samples, 8 * self.config.num_context_samples
         return self.config.num_normaliser_samples, self.config.num_evaluation_samples
 
-    def _num_depth_nodes(self, *, fixed: bool) -> int:
-        config = self.config
-        return config.num_evaluation_depth_nodes if fixed else config.num_depth_nodes
+    def _depth_nodes(
+        self, proposal: Proposal, rows: Tensor, draws: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Nodes over the depth of each of the rows, [rows nodes], and their log weights."""
+        base = self.base if self.config.is_normalised else None
+        if draws is not None:
+            number, shift = self.config.num_depth_nodes, draws[-1]
+            return depth_nodes(proposal, base, rows, num_nodes=number, shift=shift)
+        number = self.config.num_evaluation_depth_nodes
+        nodes, log_weight = fixed_depth_nodes(proposal, base, self.bound, num_nodes=number)
+        return nodes.expand(len(rows), -1), log_weight
 
     def _draws(self, groups: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The random numbers of a step, from torch's global generator: eight a group, and one."""

@@ -41,7 +41,7 @@ class LikelihoodConfig:
     """The same in training for each context of a conditioned flow; 8 times as many else."""
     num_depth_nodes: int = 8
     """Nodes over the depth of a joint without depth label in training."""
-    num_evaluation_depth_nodes: int = 48
+    num_evaluation_depth_nodes: int = 32
     """The same in evaluation mode."""
 
     def __post_init__(self) -> None:
