@@ -39,8 +39,9 @@ HEADS = {"location_head": "fc_coord.linear", "scale_head": "fc_sigma"}
 """Our heads and their released names."""
 FREE_SETTINGS = (
     *("model.pretrained", "model.integral_layers", "model.integral_width", "model.depth_bins"),
-    *("flow.context_dim", "likelihood.residual_bound", "likelihood.num_depth_nodes"),
+    *("flow.context_dim", "likelihood.residual_bound", "likelihood.num_context_samples"),
     *("likelihood.num_normaliser_samples", "likelihood.num_evaluation_samples"),
+    *("likelihood.num_depth_nodes", "likelihood.num_evaluation_depth_nodes"),
 )
 """Settings that do not change what the weights mean: a file can be written whatever they are."""
 
