@@ -12,7 +12,7 @@ ORDER = (
     *("geometry.skeleton", "geometry.camera", "geometry.crop", "geometry.uvd"),
     *("data.shard", "data.store", "data.augment", "data.dataset", "data.mixture"),
     *("model.weights_file", "model.backbone", "model.timm_backbone", "model.heads"),
-    *("model.flow_base", "model.flow", "model.flow_context", "model.base_density"),
+    *("model.coupling", "model.flow_base", "model.flow", "model.flow_context", "model.base_density"),
     *("model.proposal", "model.normaliser", "model.marginal", "model.standardise"),
     *("model.pushforward", "model.likelihood_config", "model.likelihood", "model.regressor"),
     "model.released",

@@ -6,12 +6,13 @@ from data to base, `from_base` back; both return the log absolute determinant of
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from pose3d.model.coupling import CouplingWeights, map_rows
 from pose3d.model.flow_base import Flow, FlowConfig, full_precision, standard_normal_log_prob
 
 __all__ = [
@@ -123,74 +124,23 @@ class ResidualFlow(Flow):
     def _map(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         self.check(x, context)
         with full_precision(x):
-            halves, layers = self._prepare(x, context)
-            log_scales = []
-            numbers = range(len(layers))
-            for layer in numbers if inverse else reversed(numbers):
-                changed = layer % 2
-                log_scale, shift = _scale_and_shift(halves[1 - changed], *layers[layer])
-                if inverse:
-                    halves[changed] = halves[changed] * torch.exp(log_scale) + shift
-                else:
-                    halves[changed] = (halves[changed] - shift) * torch.exp(-log_scale)
-                log_scales.append(log_scale)
-            log_abs_det = torch.cat(log_scales, dim=-1).sum(-1)
-            if not inverse:
-                log_abs_det = -log_abs_det
-            return torch.cat(halves, dim=-1).reshape(x.shape), log_abs_det.reshape(x.shape[:-1])
-
-    def _prepare(
-        self, x: Tensor, context: Tensor | None
-    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
-        """Split x into (all axes but the last, the last), and the weights layer by layer."""
-        dtype = torch.promote_types(x.dtype, self.input_weight.dtype)
-        rows = x.reshape(-1, self.num_axes).to(dtype)
-        head = self.num_axes - 1
-        sides = (slice(0, head), slice(head, None))
-        input_bias = self._first_bias(x, context, dtype)
-        parameters = (
-            *(self.input_weight.to(dtype), input_bias, self.hidden_weight.to(dtype)),
-            *(self.hidden_bias.to(dtype), self.output_weight.to(dtype), self.output_bias.to(dtype)),
-        )
-        unbound = [parameter.unbind(0) for parameter in parameters]
-        layers = []
-        for layer, (weight, bias, *hidden, out_weight, out_bias) in enumerate(
-            zip(*unbound, strict=True)
-        ):
-            kept, changed = sides[1 - layer % 2], sides[layer % 2]
-            outputs = (out_weight[:, changed], out_bias[:, changed])
-            layers.append((weight[..., kept], bias, *hidden, *outputs))
-        return [rows[:, sides[0]], rows[:, sides[1]]], layers
-
-    def _first_bias(
-        self, x: Tensor, context: Tensor | None, dtype: torch.dtype
-    ) -> Float[Tensor, "layers 2 rows hidden"]:
-        """Bias of the first layers, of one row for all, or of one per residual."""
-        bias = self.input_bias.to(dtype)[:, :, None]
-        if context is None or self.context_weight is None:
-            return bias
-        if context.shape[:-1].numel() != 1:
-            context = context.expand(*x.shape[:-1], self.context_dim)
-        rows = context.reshape(-1, self.context_dim).to(dtype)
-        return bias + rows @ self.context_weight.to(dtype).mT
-
-
-def _scale_and_shift(
-    kept: Tensor,
-    input_weight: Tensor,
-    input_bias: Tensor,
-    hidden_weight: Tensor,
-    hidden_bias: Tensor,
-    output_weight: Tensor,
-    output_bias: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Log scale and shift of one coupling: s and t side by side in three products."""
-    hidden = torch.baddbmm(input_bias, kept.expand(2, *kept.shape), input_weight.mT)
-    hidden = functional.leaky_relu(hidden)  # [2 rows hidden]
-    hidden = torch.baddbmm(hidden_bias[:, None], hidden, hidden_weight.mT)
-    hidden = functional.leaky_relu(hidden)
-    raw, shift = torch.baddbmm(output_bias[:, None], hidden, output_weight.mT).unbind(0)
-    return torch.tanh(raw), shift
+            dtype = torch.promote_types(x.dtype, self.input_weight.dtype)
+            rows = x.reshape(-1, self.num_axes)
+            if context is not None:
+                if context.shape[:-1].numel() != 1:
+                    context = context.expand(*x.shape[:-1], self.context_dim)
+                context = context.reshape(-1, self.context_dim).to(dtype)
+            parameters = (getattr(self, each.name) for each in fields(CouplingWeights))
+            weights = CouplingWeights(
+                *(
+                    each if each is None or each.dtype == dtype else each.to(dtype)
+                    for each in parameters
+                )
+            )
+            if rows.dtype != dtype:
+                rows = rows.to(dtype)
+            mapped, log_abs_det = map_rows(rows, context, weights, inverse=inverse)
+            return mapped.reshape(x.shape), log_abs_det.reshape(x.shape[:-1])
 
 
 class StandardNormal(Flow):

@@ -1,0 +1,374 @@
+"""Affine couplings of stacked weights: one readable implementation, one of few operator calls.
+
+`plain_map` is the definition, and differentiable as often as one likes. `fused_map` computes the
+same and its gradient by hand: one node in autograd's graph, about a fifth of the operator calls.
+
+Each layer keeps some axes and changes the others: even layers keep the last axis, odd ones all
+but the last. Only what is kept enters the networks s and t, whose weights lie stacked as
+[layer, s or t, out, in], and only the outputs of changed axes are computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional
+
+SLOPE = 0.01
+"""Of LeakyReLU where its argument is negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class CouplingWeights:
+    """Weights of all layers, as in `nn.Linear`; those of a context only where there is one."""
+
+    input_weight: Float[Tensor, "layers 2 hidden axes"]
+    input_bias: Float[Tensor, "layers 2 hidden"]
+    hidden_weight: Float[Tensor, "layers 2 hidden hidden"]
+    hidden_bias: Float[Tensor, "layers 2 hidden"]
+    output_weight: Float[Tensor, "layers 2 axes hidden"]
+    output_bias: Float[Tensor, "layers 2 axes"]
+    context_weight: Float[Tensor, "layers 2 hidden context_dim"] | None = None
+
+
+def map_rows(
+    x: Float[Tensor, "rows axes"],
+    context: Float[Tensor, "contexts context_dim"] | None,
+    weights: CouplingWeights,
+    *,
+    inverse: bool,
+) -> tuple[Float[Tensor, "rows axes"], Float[Tensor, " rows"]]:
+    """Pass rows through all couplings, in the way that is quickest where it is called.
+
+    A compiler, a transformation of `torch.func` and forward-mode differentiation get `plain_map`.
+
+    Args:
+        x: Residuals, or base variables where `inverse`; of the dtype of the weights.
+        context: One for each row, or one for all; None without.
+        weights: Of the couplings.
+        inverse: From data to base if False, layers from last to first; True is the way back.
+
+    Returns:
+        The mapped rows, and the log absolute determinant of the map's Jacobian.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    ):
+        return plain_map(x, context, weights, inverse=inverse)
+    return fused_map(x, context, weights, inverse=inverse)
+
+
+def plain_map(
+    x: Float[Tensor, "rows axes"],
+    context: Float[Tensor, "contexts context_dim"] | None,
+    weights: CouplingWeights,
+    *,
+    inverse: bool,
+) -> tuple[Float[Tensor, "rows axes"], Float[Tensor, " rows"]]:
+    """Pass rows through all couplings; see `map_rows`."""
+    head = x.shape[1] - 1
+    sides = (slice(0, head), slice(head, None))
+    halves = [x[:, side] for side in sides]
+    input_bias = weights.input_bias[:, :, None]
+    if context is not None and weights.context_weight is not None:
+        input_bias = input_bias + context @ weights.context_weight.mT  # [layers 2 contexts hidden]
+    log_scales = []
+    layers = range(len(input_bias))
+    for layer in layers if inverse else reversed(layers):
+        changed, kept = layer % 2, 1 - layer % 2
+        hidden = torch.baddbmm(
+            input_bias[layer],
+            halves[kept].expand(2, *halves[kept].shape),
+            weights.input_weight[layer, :, :, sides[kept]].mT,
+        )
+        hidden = torch.baddbmm(
+            weights.hidden_bias[layer, :, None],
+            functional.leaky_relu(hidden, SLOPE),
+            weights.hidden_weight[layer].mT,
+        )
+        raw, shift = torch.baddbmm(
+            weights.output_bias[layer, :, None, sides[changed]],
+            functional.leaky_relu(hidden, SLOPE),
+            weights.output_weight[layer, :, sides[changed]].mT,
+        ).unbind(0)
+        log_scale = torch.tanh(raw)
+        if inverse:
+            halves[changed] = halves[changed] * torch.exp(log_scale) + shift
+        else:
+            halves[changed] = (halves[changed] - shift) * torch.exp(-log_scale)
+        log_scales.append(log_scale if inverse else -log_scale)
+    return torch.cat(halves, dim=-1), torch.cat(log_scales, dim=-1).sum(-1)
+
+
+def fused_map(
+    x: Float[Tensor, "rows axes"],
+    context: Float[Tensor, "contexts context_dim"] | None,
+    weights: CouplingWeights,
+    *,
+    inverse: bool,
+) -> tuple[Float[Tensor, "rows axes"], Float[Tensor, " rows"]]:
+    """Pass rows through all couplings; see `map_rows`."""
+    inputs = (x, context, *(getattr(weights, name) for name in _NAMES))
+    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in inputs):
+        return _FusedMap.apply(inverse, *inputs)
+    with torch.no_grad():
+        mapped, log_abs_det, _ = _forward(inverse, *inputs, keep=False)
+    return mapped, log_abs_det
+
+
+_NAMES = tuple(CouplingWeights.__dataclass_fields__)
+
+
+class _FusedMap(torch.autograd.Function):
+    """`plain_map` with a gradient written by hand; differentiated twice, it is `plain_map`."""
+
+    @staticmethod
+    def forward(ctx: Any, inverse: bool, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        mapped, log_abs_det, kept = _forward(inverse, *inputs, keep=True)
+        ctx.inverse, ctx.num_inputs = inverse, len(inputs)
+        ctx.save_for_backward(*inputs, *kept)
+        return mapped, log_abs_det
+
+    @staticmethod
+    def backward(
+        ctx: Any, mapped_gradient: Tensor, log_det_gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        inputs, kept = ctx.saved_tensors[: ctx.num_inputs], ctx.saved_tensors[ctx.num_inputs :]
+        needed = ctx.needs_input_grad[1:]
+        outer = (mapped_gradient, log_det_gradient)
+        if torch.is_grad_enabled():  # create_graph: the gradient itself must be differentiable
+            return None, *_differentiable_gradients(ctx.inverse, inputs, needed, outer)
+        return None, *_backward(ctx.inverse, inputs, kept, needed, *outer)
+
+
+def _differentiable_gradients(
+    inverse: bool,
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    outer: tuple[Tensor, Tensor],
+) -> list[Tensor | None]:
+    """Gradients of `plain_map` that carry a graph of their own."""
+    # Through aliases: where x was computed from the weights, only the direct part is asked for.
+    aliases = [each if each is None else each.view_as(each) for each in inputs]
+    x, context, *weights = aliases
+    assert x is not None
+    outputs = plain_map(x, context, CouplingWeights(*weights), inverse=inverse)  # type: ignore[arg-type]
+    wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
+    found = iter(
+        torch.autograd.grad(outputs, wanted, outer, create_graph=True, allow_unused=True)  # type: ignore[arg-type]
+    )
+    return [next(found) if need else None for need in needed]
+
+
+def _slab(
+    stack: Tensor, *index: int, span: tuple[int, int] | None = None, transposed: bool = False
+) -> Tensor:
+    """stack[*index, ..., first:stop, :] in one operator call; the last two axes may be swapped."""
+    strides, sizes = stack.stride(), list(stack.shape)
+    offset = stack.storage_offset() + sum(i * s for i, s in zip(index, strides, strict=False))
+    if span is not None:
+        offset += span[0] * strides[-2]
+        sizes[-2] = span[1] - span[0]
+    number = len(index)
+    sizes, steps = sizes[number:], list(strides[number:])
+    if transposed:
+        sizes[-2:], steps[-2:] = sizes[:-3:-1], steps[:-3:-1]
+    return stack.as_strided(sizes, steps, offset)
+
+
+class _Spans:
+    """Where, among the rows of the states, each layer finds what it keeps and what it changes.
+
+    A state has the rows [all axes but the last | 1, context | last axis]: what a layer keeps and,
+    beside it, the 1 that carries the bias and the context, lie in one piece in either case.
+    """
+
+    def __init__(self, num_axes: int, context_dim: int) -> None:
+        head, last = num_axes - 1, num_axes + context_dim
+        self.num_rows = last + 1
+        self.one = head
+        self.context = slice(head + 1, last)
+        self.head, self.last = slice(0, head), last
+        # By the parity of the layer: even ones keep the last axis.
+        self.kept_with_one = ((head, last + 1), (0, last))
+        self.kept = ((last, last + 1), (0, head))
+        self.changed = ((0, head), (last, last + 1))
+        self.outputs = ((0, head), (head, num_axes))
+
+
+def _forward(
+    inverse: bool,
+    x: Tensor,
+    context: Tensor | None,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    hidden_weight: Tensor,
+    hidden_bias: Tensor,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    context_weight: Tensor | None,
+    *,
+    keep: bool,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Map, log determinant, and what the gradient needs (only where `keep`)."""
+    num_layers, _, hidden_dim, num_axes = input_weight.shape
+    num_rows = len(x)
+    spans = _Spans(num_axes, 0 if context_weight is None else context_weight.shape[-1])
+    # The first layers' weights in the order of the states' rows, [layers 2 in out].
+    first_weight = x.new_empty(num_layers, 2, spans.num_rows, hidden_dim)
+    transposed = input_weight.mT
+    first_weight[:, :, spans.head] = transposed[:, :, :-1]
+    first_weight[:, :, spans.last] = transposed[:, :, -1]
+    first_weight[:, :, spans.one] = input_bias
+    # Between two layers lies a state; layer k reads the axes that it keeps in the one before it.
+    states = x.new_empty(num_layers + 1, spans.num_rows, num_rows)
+    states[:, spans.head] = x[:, :-1].T
+    states[:, spans.last] = x[:, -1]
+    states[:, spans.one] = 1
+    if context is not None and context_weight is not None:
+        first_weight[:, :, spans.context] = context_weight.mT
+        states[:, spans.context] = context.T
+    twice = states[:, None].expand(-1, 2, -1, -1)
+    output_bias = output_bias[..., None]
+    stacked = num_layers if keep else 1
+    first_hidden = x.new_empty(stacked, 2, num_rows, hidden_dim)
+    second_hidden = x.new_empty(stacked, 2, num_rows, hidden_dim)
+    if keep:
+        second_hidden[:] = hidden_bias[:, :, None]
+    layers = range(num_layers) if inverse else range(num_layers - 1, -1, -1)
+    before, after = (0, 1) if inverse else (1, 0)
+    parity = layers[0] % 2
+    changed = _slab(states, layers[0] + before, span=spans.changed[parity])
+    kept = _slab(states, layers[0] + before, span=spans.kept[parity])
+    log_scales, scales, moved = [], [], []
+    firsts, seconds = [], []
+    for layer in layers:
+        parity, place = layer % 2, layer if keep else 0
+        with_one, outputs = spans.kept_with_one[parity], spans.outputs[parity]
+        first, second = _slab(first_hidden, place), _slab(second_hidden, place)
+        torch.bmm(
+            _slab(twice, layer + before, span=with_one, transposed=True),
+            _slab(first_weight, layer, span=with_one),
+            out=first,
+        )
+        functional.leaky_relu_(first, SLOPE)
+        if not keep:
+            second[:] = hidden_bias[layer, :, None]
+        second.baddbmm_(first, _slab(hidden_weight, layer, transposed=True))
+        functional.leaky_relu_(second, SLOPE)
+        raw = torch.bmm(
+            _slab(output_weight, layer, span=outputs), _slab(second, transposed=True)
+        ).add_(_slab(output_bias, layer, span=outputs))
+        log_scale, shift = torch.tanh(_slab(raw, 0)), _slab(raw, 1)
+        scale = torch.exp(log_scale)
+        target = _slab(states, layer + after, span=spans.changed[parity])
+        if inverse:
+            torch.addcmul(shift, changed, scale, out=target)
+        else:
+            torch.div(changed - shift, scale, out=target)
+        log_scales.append(log_scale)
+        if keep:
+            scales.append(scale)
+            moved.append(changed if inverse else target)
+            firsts.append(first)
+            seconds.append(second)
+        changed, kept = kept, target
+    log_abs_det = torch.cat(log_scales).sum(0)
+    halves = (kept, changed) if layers[-1] % 2 == 0 else (changed, kept)
+    saved = [first_weight, states, first_hidden, second_hidden]
+    return (
+        torch.cat(halves).T,
+        log_abs_det if inverse else log_abs_det.neg_(),
+        [*saved, *log_scales, *scales, *moved, *firsts, *seconds] if keep else [],
+    )
+
+
+def _backward(
+    inverse: bool,
+    inputs: Sequence[Any],
+    saved: Sequence[Tensor],
+    needed: Sequence[bool],
+    mapped_gradient: Tensor,
+    log_det_gradient: Tensor,
+) -> list[Tensor | None]:
+    """Gradients of the inputs of `_forward`; None where none is needed."""
+    x, context, input_weight, _, hidden_weight, _, output_weight, _, context_weight = inputs
+    num_layers, num_axes = len(input_weight), input_weight.shape[-1]
+    spans = _Spans(num_axes, 0 if context_weight is None else context_weight.shape[-1])
+    first_weight, states, first_hidden, second_hidden, *lists = saved
+    log_scales, scales, moved, firsts, seconds = (
+        lists[k * num_layers : (k + 1) * num_layers] for k in range(5)
+    )
+    output_gradient = x.new_zeros(num_layers, 2, num_axes, len(x))
+    second_gradient, first_gradient = torch.empty_like(first_hidden), torch.empty_like(first_hidden)
+    by_axis = mapped_gradient.T
+    halves = [by_axis[:-1], by_axis[-1:]]
+    along_log_scale = log_det_gradient if inverse else -log_det_gradient
+    layers = range(num_layers) if inverse else range(num_layers - 1, -1, -1)
+    for step, layer in reversed(list(enumerate(layers))):
+        parity = layer % 2
+        outputs, gradient, scale = spans.outputs[parity], halves[parity], scales[step]
+        raw_gradient = _slab(output_gradient, layer, 0, span=outputs)
+        shift_gradient = _slab(output_gradient, layer, 1, span=outputs)
+        if inverse:  # target = changed · scale + shift
+            shift_gradient.copy_(gradient)
+            halves[parity] = gradient * scale
+            scale_gradient = torch.addcmul(along_log_scale, halves[parity], moved[step])
+        else:  # target = (changed − shift) / scale
+            halves[parity] = gradient / scale
+            torch.neg(halves[parity], out=shift_gradient)
+            scale_gradient = torch.addcmul(along_log_scale, gradient, moved[step], value=-1)
+        torch.ops.aten.tanh_backward.grad_input(
+            scale_gradient, log_scales[step], grad_input=raw_gradient
+        )
+        second, first = _slab(second_gradient, layer), _slab(first_gradient, layer)
+        torch.bmm(
+            _slab(output_gradient, layer, span=outputs, transposed=True),
+            _slab(output_weight, layer, span=outputs),
+            out=second,
+        )
+        _through_leaky_relu(second, seconds[step])
+        torch.bmm(second, _slab(hidden_weight, layer), out=first)
+        _through_leaky_relu(first, firsts[step])
+        kept_gradient = torch.bmm(
+            _slab(first_weight, layer, span=spans.kept[parity]), _slab(first, transposed=True)
+        )
+        halves[1 - parity] = halves[1 - parity] + kept_gradient.sum(0)
+    results: list[Tensor | None] = [None] * len(inputs)
+    results[0] = torch.cat(halves).T
+    first_flat = first_gradient.flatten(0, 1)
+    if context is not None and needed[1]:
+        weight = first_weight[:, :, spans.context].flatten(0, 1)
+        gradient = torch.bmm(weight, first_flat.mT).sum(0).T
+        results[1] = gradient if len(context) == len(x) else gradient.sum(0, keepdim=True)
+    if any(needed[2:]):
+        read = states[:-1] if inverse else states[1:]
+        read = read[:, None].expand(-1, 2, -1, -1).flatten(0, 1)
+        found = torch.bmm(read, first_flat).unflatten(0, (-1, 2))
+        found[0::2, :, spans.head] = 0  # what a mask hides has a gradient of exactly 0
+        found[1::2, :, spans.last] = 0
+        results[2] = torch.cat([found[:, :, spans.head], found[:, :, spans.last :]], dim=2).mT
+        results[3] = found[:, :, spans.one]
+        second_flat = second_gradient.flatten(0, 1)
+        results[4] = torch.bmm(second_flat.mT, first_hidden.flatten(0, 1)).view_as(hidden_weight)
+        results[5] = second_gradient.sum(2)
+        results[6] = torch.bmm(output_gradient.flatten(0, 1), second_hidden.flatten(0, 1)).view_as(
+            output_weight
+        )
+        results[7] = output_gradient.sum(3)
+        if context_weight is not None:
+            results[8] = found[:, :, spans.context].mT
+    return results
+
+
+def _through_leaky_relu(gradient: Tensor, result: Tensor) -> None:
+    """Multiply, in place, by the slope; LeakyReLU's result has the sign of its argument."""
+    torch.ops.aten.leaky_relu_backward.grad_input(
+        gradient, result, SLOPE, True, grad_input=gradient
+    )
