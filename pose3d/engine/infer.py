@@ -106,13 +106,13 @@ def mean_covariance_factor(
 ) -> Float[Tensor, "*batch 3 3"]:
     """Cholesky factor of the mean of two covariances that are given by theirs.
 
-    From the QR decomposition of the factors on top of each other, which never forms a covariance
-    and so cannot lose its positive definiteness to rounding.
+    From the QR decomposition of the factors on top of each other, in float64: no covariance is
+    formed that could lose its positive definiteness to rounding.
     """
-    stacked = torch.cat([first.mT, second.mT], dim=-2) / math.sqrt(2)
+    stacked = torch.cat([first.mT, second.mT], dim=-2).double() / math.sqrt(2)
     upper = torch.linalg.qr(stacked, mode="r").R
     diagonal = upper.diagonal(dim1=-2, dim2=-1)
-    return (upper * diagonal.sign()[..., None]).mT
+    return (upper * diagonal.sign()[..., None]).mT.to(first.dtype)
 
 
 @torch.inference_mode()

@@ -44,5 +44,5 @@ class Network(nn.Module):
         same for all kinds but ``flow``, whose estimate went through the flow.
         """
         pose = self.regressor(images)
-        mean, spread = self.likelihood.estimate(pose.mean, pose.spread)
+        mean, spread = self.likelihood.estimate(pose.mean, pose.spread, feature=pose.feature)
         return PoseDistribution.from_spread(mean, spread, pose.feature)

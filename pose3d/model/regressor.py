@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -21,6 +20,9 @@ from pose3d.model.heads import (
 from pose3d.model.timm_backbone import PREFIX, TimmBackbone
 
 BACKBONES = tuple(f"resnet{depth}" for depth in STAGE_BLOCKS)
+LOCATION_HEADS = ("released", "plain", "integral")
+DEPTH_HEADS = ("regression", "classification")
+SCALE_HEADS = ("diagonal", "cholesky")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,19 +36,19 @@ class ModelConfig:
     pretrained: str | None = None
     """Local .pth or .safetensors file of ImageNet weights: a resnet's with torchvision's names,
     timm's with timm's."""
-    location_head: Literal["released", "plain", "integral"] = "released"
+    location_head: str = "released"
     """released: y = W f/|f| + b, from the direction of the pooled feature; plain: W f + b;
     integral: expectation of a volumetric heatmap made from the last map."""
     integral_layers: int = 3
     """Transposed convolutions of location_head integral; each doubles the map's sides."""
     integral_width: int = 256
     """Channels of each."""
-    depth_head: Literal["regression", "classification"] = "regression"
+    depth_head: str = "regression"
     """How released and plain find d: like u and v, or as the expectation over depth_bins bins.
     The volume of integral has depth_bins slices in any case."""
     depth_bins: int = 64
     """Bins over d from -1/2 to 1/2."""
-    scale_head: Literal["diagonal", "cholesky"] = "diagonal"
+    scale_head: str = "diagonal"
     """diagonal: σ of each axis; cholesky: a full covariance of u, v, d per joint."""
     scale_floor: float = 1e-3
     """Smallest σ, in units of the crop (u, v) and of the depth range (d)."""
@@ -70,10 +72,15 @@ class ModelConfig:
                 f"model.scale_floor must lie in (0, 1), got {self.scale_floor}; without a floor "
                 "the likelihood of a constant target is unbounded"
             )
-        for name, hint in get_type_hints(ModelConfig).items():
-            allowed, value = get_args(hint), getattr(self, name)
-            if get_origin(hint) is Literal and value not in allowed:
-                raise ValueError(f"model.{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name, allowed in (
+            ("location_head", LOCATION_HEADS),
+            ("depth_head", DEPTH_HEADS),
+            ("scale_head", SCALE_HEADS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"model.{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
         for name, smallest in (("integral_layers", 0), ("integral_width", 1), ("depth_bins", 2)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"model.{name} must be >= {smallest}, got {getattr(self, name)}")

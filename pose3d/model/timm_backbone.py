@@ -103,6 +103,11 @@ class TimmBackbone(nn.Module):
 
 
 def _create(name: str) -> Any:
+    if ":" in name:
+        raise ValueError(
+            f"model.backbone={PREFIX}{name} names a place, from which timm would download; name a "
+            "model of timm.list_models() and give its weights as a local file, model.pretrained"
+        )
     try:
         import timm
     except (

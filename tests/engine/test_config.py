@@ -145,7 +145,7 @@ def test_a_setting_of_older_checkpoints_is_read_under_its_new_name(old, new):
 
 
 def test_an_impossible_value_of_an_older_setting_is_refused():
-    with pytest.raises(ValueError, match=r"model\.location_head: got \[1\].* released, plain"):
+    with pytest.raises(ValueError, match=r"model\.location_head: got \[1\] \(list\)"):
         config_from_dict({"model": {"normalise_feature": [1]}})
 
 

@@ -13,6 +13,7 @@ from pose3d.engine.infer import (
     crop_images,
     evaluation_bones,
     infer,
+    mean_covariance_factor,
     mean_pose,
     plain_batch,
     predict_batch,
@@ -133,6 +134,60 @@ def test_a_mirrored_image_has_the_mirrored_location_and_scale(small):
     np.testing.assert_allclose(mirrored.scale.numpy(), expected, atol=1e-5)
     left, right = (HUMAN36M_17.index(name) for name in ("L_Hip", "R_Hip"))
     assert not np.allclose(pose.scale[:, left], pose.scale[:, right], atol=1e-3)
+
+
+def test_the_flip_test_averages_full_covariances(small):
+    torch.manual_seed(0)
+    network = Network(small("data.skeleton=human36m_17", "model.scale_head=cholesky")).eval()
+    torch.nn.init.normal_(network.regressor.scale_head.weight)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        pose = predict_batch(network, images, skeleton=HUMAN36M_17, flip_test=True)
+        seen, other = (network.predict(x) for x in (images, images.flip(-1)))
+    covariances = [(p.scale_tril @ p.scale_tril.mT).double().numpy() for p in (seen, other)]
+    reflected = covariances[1] * np.outer([-1, 1, 1], [-1, 1, 1])
+    swapped = mirrored_by_hand(reflected.reshape(2, 17, 9), is_mean=False, size=32)
+    expected = (covariances[0] + swapped.reshape(2, 17, 3, 3)) / 2
+    factor = pose.scale_tril.double().numpy()
+    assert not np.triu(factor, 1).any()
+    assert (np.diagonal(factor, axis1=-2, axis2=-1) > 0).all()
+    np.testing.assert_allclose(factor @ factor.swapaxes(-1, -2), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        pose.scale, np.sqrt(np.diagonal(expected, axis1=-2, axis2=-1)), rtol=1e-4
+    )
+    assert torch.equal(pose.feature, seen.feature)
+
+
+def test_the_mean_of_nearly_singular_covariances_keeps_a_factor():
+    """Its smallest deviation, 1e-4 of the largest, is beyond a Cholesky of float32 products."""
+    rows = [[1, 0, 0], [1, 1e-4, 0], [1, 1, 1e-4]]
+    factor = torch.tensor(rows, dtype=torch.float32)
+    mean = mean_covariance_factor(factor, factor)
+    torch.testing.assert_close(mean, factor, atol=1e-6, rtol=0)
+
+
+def test_sigma_of_a_full_covariance_takes_the_deviation_of_each_residual(data):
+    """y = μ + L x̄ with deviations of x̄ of 2, 3 and 5; the root's x and y follow from u and v."""
+    config, dataset = data
+    factor = torch.tensor([[0.01, 0, 0], [0.006, 0.008, 0], [-0.02, 0.01, 0.015]])
+
+    class Correlated(Oracle):
+        def predict(self, images):
+            mean = super().predict(images).mean
+            return PoseDistribution.from_spread(mean, factor.expand(*mean.shape, 3))
+
+    deviation = np.array([2.0, 3.0, 5.0])
+    predictions = infer(
+        *(Correlated(config, dataset), dataset, config),
+        flip_test=False, batch_size=3, device=CPU, deviation=deviation,
+    )  # fmt: skip
+    scale_uvd = np.sqrt(((factor.numpy() * deviation) ** 2).sum(-1))
+    np.testing.assert_allclose(predictions.scale_uvd[0, 0], scale_uvd, rtol=1e-5)
+    side_px, depth_mm = predictions.box_image_px[:, 2:], predictions.root_depth_mm[:, None]
+    expected = scale_uvd[:2] * side_px * depth_mm / [1145, 1144]
+    np.testing.assert_allclose(predictions.sigma_mm[:, 0, :2], expected, rtol=1e-4)
+    assert np.allclose(predictions.sigma_mm[:, 0, 2], 0)
+    np.testing.assert_allclose(predictions.sigma_mm[:, 1:, 2], 2000 * scale_uvd[2], rtol=1e-4)
 
 
 def test_mean_pose_is_the_mean_of_root_relative_joints(data):

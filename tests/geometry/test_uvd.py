@@ -172,6 +172,51 @@ def test_decoded_scale_is_the_spread_of_decoded_samples():
     np.testing.assert_allclose(predicted, samples.std(0), rtol=0.03)
 
 
+@pytest.fixture
+def factor():
+    """Of a covariance with strong correlations of every pair of axes."""
+    rows = [[0.004, 0, 0], [-0.006, 0.003, 0], [0.012, 0.009, 0.007]]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_decoded_full_covariance_is_that_of_the_jacobian(factor):
+    joints, camera, crop = random_scene(2, seed=6)
+    depth = joints[:, 0, 2]
+    mean = encode_uvd(joints, camera, crop, crop_size_px=SIZE_PX)
+    factors = factor * torch.linspace(0.5, 2, mean.shape[1])[:, None, None].expand(2, -1, 1, 1)
+    units = {"crop_size_px": SIZE_PX}
+    actual = decode_scale(mean, factors, camera, crop, root_depth_mm=depth, **units)
+    for pose, joint in [(0, 0), (1, 9)]:
+
+        def decode_one(point, pose=pose):
+            lens, square, root = camera[pose], crop[pose], depth[pose]
+            return decode_uvd(point[None], lens, square, root_depth_mm=root, **units)[0]
+
+        jacobian = torch.autograd.functional.jacobian(decode_one, mean[pose, joint])
+        covariance = jacobian @ factors[pose, joint] @ factors[pose, joint].T @ jacobian.T
+        torch.testing.assert_close(actual[pose, joint], covariance.diagonal().sqrt())
+
+
+def test_decoded_full_covariance_is_the_spread_of_decoded_samples(factor):
+    joints, camera, crop = random_scene(1, seed=7)
+    mean = encode_uvd(joints, camera, crop, crop_size_px=SIZE_PX)[0, [0, 6, 12]]
+    units = {"crop_size_px": SIZE_PX}
+    predicted, diagonal = (
+        decode_scale(mean, spread, camera[0], crop[0], root_depth_mm=joints[0, 0, 2], **units)
+        for spread in (factor.expand(len(mean), 3, 3), factor.norm(dim=-1).expand_as(mean))
+    )
+    noise = np.random.default_rng(0).normal(size=(20000, *mean.shape))
+    samples = decode_uvd(
+        mean + torch.from_numpy(noise) @ factor.T,
+        camera[0],
+        crop.expand(20000, 3, 3),
+        root_depth_mm=joints[0, 0, 2].expand(20000),
+        **units,
+    )
+    np.testing.assert_allclose(predicted, samples.std(0), rtol=0.03)
+    assert (predicted - diagonal).abs().max() > 0.1 * diagonal.max()  # correlations matter
+
+
 def test_wild_predictions_are_decoded_to_finite_numbers():
     camera = stacked_cameras(4)
     crop = crop_from_image(torch.tensor([[500.0, 500.0, 400.0]]).expand(4, 3), crop_size_px=SIZE_PX)

@@ -43,6 +43,31 @@ def test_plain_location_head(images):
     torch.testing.assert_close(model(images).mean.flatten(1).double(), expected)
 
 
+def test_defaults_are_the_released_network_written_out(images):
+    """To the bit, from the same seed: weights, names, location and scale."""
+    torch.manual_seed(7)
+    model = PoseRegressor(ModelConfig(**TINY), 18).eval()
+    torch.manual_seed(7)
+    backbone = ResNet(18, width_multiplier=0.125).eval()
+    heads = [torch.nn.Linear(backbone.num_features, 54) for _ in range(2)]
+    for head in heads:
+        torch.nn.init.xavier_uniform_(head.weight, gain=0.01)
+        torch.nn.init.zeros_(head.bias)
+    expected = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    for name, head in zip(("location_head", "scale_head"), heads, strict=True):
+        expected |= {f"{name}.{part}": value for part, value in head.state_dict().items()}
+    state = model.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+    pose, feature = model(images), backbone(images)
+    location, raw = heads[0](functional.normalize(feature)), heads[1](feature)
+    assert torch.equal(pose.mean, location.view(3, 18, 3))
+    assert torch.equal(pose.scale, 1e-3 + (1 - 1e-3) * torch.sigmoid(raw.view(3, 18, 3)))
+    assert torch.equal(pose.feature, feature)
+    assert pose.scale_tril is None
+    assert pose.spread is pose.scale
+
+
 def test_released_start(model):
     """Xavier with gain 0.01: the first poses are nearly a point, the first σ one half."""
     bound = 0.01 * (6 / (model.backbone.num_features + 54)) ** 0.5
@@ -102,12 +127,18 @@ def test_mirrored_swaps_left_and_right_in_mean_and_scale():
     torch.testing.assert_close(twice.mean, pose.mean)
 
 
-def test_conversions_keep_both_tensors():
+def test_conversions_keep_all_tensors():
     mean = torch.zeros(1, 2, 3, dtype=torch.float64, requires_grad=True)
-    pose = PoseDistribution(mean, mean + 1)
-    assert pose.float().scale.dtype == torch.float32
-    assert not pose.detach().scale.requires_grad
-    assert pose.cpu().mean.device.type == "cpu"
+    full = PoseDistribution.from_spread(mean, torch.diag_embed(mean + 1), mean[:, 0])
+    for pose in (PoseDistribution(mean, mean + 1), full):
+        for converted in (pose.float(), pose.detach(), pose.cpu()):
+            for name in ("mean", "scale", "scale_tril", "feature"):
+                before, after = getattr(pose, name), getattr(converted, name)
+                assert (before is None) == (after is None)
+    for name in ("mean", "scale", "scale_tril", "feature"):
+        assert getattr(full.float(), name).dtype == torch.float32
+        assert not getattr(full.detach(), name).requires_grad
+        assert getattr(full.cpu(), name).device.type == "cpu"
 
 
 def test_pretrained_weights_are_read_where_no_checkpoint_follows(tmp_path):
@@ -125,7 +156,13 @@ def test_pretrained_weights_are_read_where_no_checkpoint_follows(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"backbone": "resnet51"}, {"width_multiplier": -1.0}, {"scale_floor": 0.0}],
+    [
+        {"backbone": "resnet51"},
+        {"backbone": "timm:"},
+        {"width_multiplier": -1.0},
+        {"width_multiplier": 0.5, "backbone": "timm:resnet18"},
+        {"scale_floor": 0.0},
+    ],
     ids=str,
 )
 def test_impossible_settings_are_refused_by_name(settings):
