@@ -485,7 +485,7 @@ class Likelihood(nn.Module):
         draws = None if fixed else self._draws(groups, x.dtype)
         # One pass through the flow for everything that needs its density.
         inputs = [bounded if is_normalised else x.reshape(-1, 3)]
-        contexts = [context]
+        contexts = [] if context is None else [context]
         rows = self._planar_rows(no_depth)
         if rows is not None:
             nodes, log_node_weight = self._depth_nodes(proposal, rows, draws)
@@ -500,9 +500,7 @@ class Likelihood(nn.Module):
             inputs.append(points.wide.clamp(-self.bound, self.bound).flatten(0, 1))
             if groups is not None:
                 contexts.append(groups.repeat_interleave(points.wide.shape[-2], dim=0))
-        log_prob = self.flow.log_prob(
-            torch.cat(inputs), None if context is None else torch.cat([c for c in contexts])
-        )
+        log_prob = self.flow.log_prob(torch.cat(inputs), torch.cat(contexts) if contexts else None)
         log_flow, *rest = log_prob.split([len(part) for part in inputs])
         if no_depth is not None and rows is not None:
             log_planar = (rest[0].reshape(nodes.shape) + log_node_weight).logsumexp(-1)

@@ -292,6 +292,8 @@ EVERY = [
     {"base": "laplace"},
     {"base": "gaussian"},
     {"form": "released"},
+    {"kind": "flow"},
+    {"kind": "flow_reparam"},
 ]
 
 
