@@ -44,11 +44,11 @@ def judge_run(
         device: As in predict.
 
     Returns:
-        What JSON holds, and arrays with one row per record: mpjpe_mm, pa_mpjpe_mm and both with
-        the suffix _centred where the loss has a residual density; nats and nats_joints, summed over
-        the labelled joints, where it is a likelihood; error_mm and sigma_radius_mm per joint, where
-        it has a scale (NaN: no label); covered [records, axes, levels] out of coverable [records,
-        axes]; store_index, sequence and the sequences' names.
+        What JSON holds, and arrays with one row per record: mpjpe_mm and pa_mpjpe_mm; both with the
+        suffix _centred, and covered [records, axes, levels] out of coverable [records, axes], where
+        one residual density holds for all axes; nats and nats_joints, summed over the labelled
+        joints, where the loss is a likelihood; error_mm and sigma_radius_mm per joint, where it has
+        a scale (NaN: no label); store_index, sequence and the sequences' names.
     """
     predictions = predict(run, store=store, checkpoint="last", device=device)
     trained = load_run(run, checkpoint="last", device=choose_device(device))
@@ -59,7 +59,7 @@ def judge_run(
     )
     arrays = {"store_index": predictions.store_index, "sequence": sequence, "names": names}
     arrays |= record_errors(predictions)
-    if density.available:
+    if density.available and describes_axes(trained.network):
         centred = centred_predictions(
             predictions, density, store=store, depth_range_mm=config.data.depth_range_mm
         )
@@ -95,6 +95,16 @@ def judge_run(
         "curve": learning_curve(run),
     }
     return summary, arrays
+
+
+def describes_axes(network: Network) -> bool:
+    """Whether label = μ + σ·x̄ on each axis, with one density of x̄ for all joints and images.
+
+    Not so where the scale is a full covariance, or the flow is conditioned on joint or image: there
+    the table of the residual density says nothing of single axes of a joint.
+    """
+    is_diagonal = network.regressor.config.scale_head == "diagonal"
+    return is_diagonal and network.likelihood.contexts is None
 
 
 def record_errors(predictions: Predictions) -> dict[str, Float[np.ndarray, " records"]]:
