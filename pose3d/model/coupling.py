@@ -186,7 +186,8 @@ class _Spans:
     """Where, among the rows of the states, each layer finds what it keeps and what it changes.
 
     A state has the rows [all axes but the last | 1, context | last axis]: what a layer keeps and,
-    beside it, the 1 that carries the bias and the context, lie in one piece in either case.
+    beside it, the 1 that carries the bias and the context, lie in one piece in either case. The
+    rows of what it changes are 0.
     """
 
     def __init__(self, num_axes: int, context_dim: int) -> None:
@@ -194,7 +195,6 @@ class _Spans:
         self.num_rows = last + 1
         self.one = head
         self.context = slice(head + 1, last)
-        self.head, self.last = slice(0, head), last
         # By the parity of the layer: even ones keep the last axis.
         self.kept_with_one = ((head, last + 1), (0, last))
         self.kept = ((last, last + 1), (0, head))
@@ -218,36 +218,33 @@ def _forward(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Map, log determinant, and what the gradient needs (only where `keep`)."""
     num_layers, _, hidden_dim, num_axes = input_weight.shape
-    num_rows = len(x)
+    num_rows, head = len(x), num_axes - 1
     spans = _Spans(num_axes, 0 if context_weight is None else context_weight.shape[-1])
+    layers = range(num_layers) if inverse else range(num_layers - 1, -1, -1)
+    before, after = (0, 1) if inverse else (1, 0)
+    # Between two layers lies a state, from which the next one reads what it keeps.
+    halves = x.transpose(0, 1).split([head, 1])
+    parity = layers[0] % 2
+    changed, kept = halves[parity], halves[1 - parity]
+    states = x.new_zeros(num_layers + 1, spans.num_rows, num_rows)
+    states.select(1, spans.one).fill_(1)
+    _slab(states, layers[0] + before, span=spans.kept[parity]).copy_(kept)
     # The first layers' weights in the order of the states' rows, [layers 2 in out].
-    first_weight = x.new_empty(num_layers, 2, spans.num_rows, hidden_dim)
-    transposed = input_weight.mT
-    first_weight[:, :, spans.head] = transposed[:, :, :-1]
-    first_weight[:, :, spans.last] = transposed[:, :, -1]
-    first_weight[:, :, spans.one] = input_bias
-    # Between two layers lies a state; layer k reads the axes that it keeps in the one before it.
-    states = x.new_empty(num_layers + 1, spans.num_rows, num_rows)
-    states[:, spans.head] = x[:, :-1].T
-    states[:, spans.last] = x[:, -1]
-    states[:, spans.one] = 1
+    axes_weight = input_weight.transpose(2, 3).split([head, 1], dim=2)
+    pieces = [axes_weight[0], input_bias.unsqueeze(2), axes_weight[1]]
     if context is not None and context_weight is not None:
-        first_weight[:, :, spans.context] = context_weight.mT
+        pieces.insert(2, context_weight.transpose(2, 3))
         states[:, spans.context] = context.T
-    twice = states[:, None].expand(-1, 2, -1, -1)
-    output_bias = output_bias[..., None]
+    first_weight = torch.cat(pieces, dim=2)
+    twice = states.unsqueeze(1).expand(-1, 2, -1, -1)
+    output_bias = output_bias.unsqueeze(3)
     stacked = num_layers if keep else 1
     first_hidden = x.new_empty(stacked, 2, num_rows, hidden_dim)
     second_hidden = x.new_empty(stacked, 2, num_rows, hidden_dim)
     if keep:
-        second_hidden[:] = hidden_bias[:, :, None]
-    layers = range(num_layers) if inverse else range(num_layers - 1, -1, -1)
-    before, after = (0, 1) if inverse else (1, 0)
-    parity = layers[0] % 2
-    changed = _slab(states, layers[0] + before, span=spans.changed[parity])
-    kept = _slab(states, layers[0] + before, span=spans.kept[parity])
+        second_hidden.copy_(hidden_bias.unsqueeze(2))
     log_scales, scales, moved = [], [], []
-    firsts, seconds = [], []
+    firsts, seconds, last_weights = [], [], []
     for layer in layers:
         parity, place = layer % 2, layer if keep else 0
         with_one, outputs = spans.kept_with_one[parity], spans.outputs[parity]
@@ -259,12 +256,12 @@ def _forward(
         )
         functional.leaky_relu_(first, SLOPE)
         if not keep:
-            second[:] = hidden_bias[layer, :, None]
+            second.copy_(hidden_bias[layer].unsqueeze(1))
         second.baddbmm_(first, _slab(hidden_weight, layer, transposed=True))
         functional.leaky_relu_(second, SLOPE)
-        raw = torch.bmm(
-            _slab(output_weight, layer, span=outputs), _slab(second, transposed=True)
-        ).add_(_slab(output_bias, layer, span=outputs))
+        last_weight = _slab(output_weight, layer, span=outputs)
+        raw = torch.bmm(last_weight, _slab(second, transposed=True))
+        raw.add_(_slab(output_bias, layer, span=outputs))
         log_scale, shift = torch.tanh(_slab(raw, 0)), _slab(raw, 1)
         scale = torch.exp(log_scale)
         target = _slab(states, layer + after, span=spans.changed[parity])
@@ -278,14 +275,15 @@ def _forward(
             moved.append(changed if inverse else target)
             firsts.append(first)
             seconds.append(second)
+            last_weights.append(last_weight)
         changed, kept = kept, target
     log_abs_det = torch.cat(log_scales).sum(0)
     halves = (kept, changed) if layers[-1] % 2 == 0 else (changed, kept)
     saved = [first_weight, states, first_hidden, second_hidden]
     return (
-        torch.cat(halves).T,
+        torch.cat(halves).transpose(0, 1),
         log_abs_det if inverse else log_abs_det.neg_(),
-        [*saved, *log_scales, *scales, *moved, *firsts, *seconds] if keep else [],
+        [*saved, *log_scales, *scales, *moved, *firsts, *seconds, *last_weights] if keep else [],
     )
 
 
@@ -299,16 +297,15 @@ def _backward(
 ) -> list[Tensor | None]:
     """Gradients of the inputs of `_forward`; None where none is needed."""
     x, context, input_weight, _, hidden_weight, _, output_weight, _, context_weight = inputs
-    num_layers, num_axes = len(input_weight), input_weight.shape[-1]
+    num_layers, _, hidden_dim, num_axes = input_weight.shape
     spans = _Spans(num_axes, 0 if context_weight is None else context_weight.shape[-1])
     first_weight, states, first_hidden, second_hidden, *lists = saved
-    log_scales, scales, moved, firsts, seconds = (
-        lists[k * num_layers : (k + 1) * num_layers] for k in range(5)
+    log_scales, scales, moved, firsts, seconds, last_weights = (
+        lists[k * num_layers : (k + 1) * num_layers] for k in range(6)
     )
     output_gradient = x.new_zeros(num_layers, 2, num_axes, len(x))
     second_gradient, first_gradient = torch.empty_like(first_hidden), torch.empty_like(first_hidden)
-    by_axis = mapped_gradient.T
-    halves = [by_axis[:-1], by_axis[-1:]]
+    halves = list(mapped_gradient.transpose(0, 1).split([num_axes - 1, 1]))
     along_log_scale = log_det_gradient if inverse else -log_det_gradient
     layers = range(num_layers) if inverse else range(num_layers - 1, -1, -1)
     for step, layer in reversed(list(enumerate(layers))):
@@ -330,7 +327,7 @@ def _backward(
         second, first = _slab(second_gradient, layer), _slab(first_gradient, layer)
         torch.bmm(
             _slab(output_gradient, layer, span=outputs, transposed=True),
-            _slab(output_weight, layer, span=outputs),
+            last_weights[step],
             out=second,
         )
         _through_leaky_relu(second, seconds[step])
@@ -341,29 +338,34 @@ def _backward(
         )
         halves[1 - parity] = halves[1 - parity] + kept_gradient.sum(0)
     results: list[Tensor | None] = [None] * len(inputs)
-    results[0] = torch.cat(halves).T
-    first_flat = first_gradient.flatten(0, 1)
+    results[0] = torch.cat(halves).transpose(0, 1)
+    flat = (2 * num_layers, -1, hidden_dim)
+    first_flat = first_gradient.view(flat)
     if context is not None and needed[1]:
         weight = first_weight[:, :, spans.context].flatten(0, 1)
         gradient = torch.bmm(weight, first_flat.mT).sum(0).T
         results[1] = gradient if len(context) == len(x) else gradient.sum(0, keepdim=True)
     if any(needed[2:]):
         read = states[:-1] if inverse else states[1:]
-        read = read[:, None].expand(-1, 2, -1, -1).flatten(0, 1)
-        found = torch.bmm(read, first_flat).unflatten(0, (-1, 2))
-        found[0::2, :, spans.head] = 0  # what a mask hides has a gradient of exactly 0
-        found[1::2, :, spans.last] = 0
-        results[2] = torch.cat([found[:, :, spans.head], found[:, :, spans.last :]], dim=2).mT
-        results[3] = found[:, :, spans.one]
-        second_flat = second_gradient.flatten(0, 1)
-        results[4] = torch.bmm(second_flat.mT, first_hidden.flatten(0, 1)).view_as(hidden_weight)
-        results[5] = second_gradient.sum(2)
-        results[6] = torch.bmm(output_gradient.flatten(0, 1), second_hidden.flatten(0, 1)).view_as(
-            output_weight
+        read = read.repeat_interleave(2, dim=0)
+        found = torch.bmm(read, first_flat).view(first_weight.shape)
+        axes, one, *others = found.split(
+            [num_axes - 1, 1, spans.num_rows - num_axes - 1, 1]
+            if context_weight is not None
+            else [num_axes - 1, 1, 1],
+            dim=2,
         )
+        results[2] = torch.cat([axes, others[-1]], dim=2).transpose(2, 3)
+        results[3] = one.squeeze(2)
+        second_flat = second_gradient.view(flat).transpose(1, 2)
+        found = torch.bmm(second_flat, first_hidden.view(flat))
+        results[4] = found.view(hidden_weight.shape)
+        results[5] = second_gradient.sum(2)
+        found = torch.bmm(output_gradient.view(flat[0], num_axes, -1), second_hidden.view(flat))
+        results[6] = found.view(output_weight.shape)
         results[7] = output_gradient.sum(3)
         if context_weight is not None:
-            results[8] = found[:, :, spans.context].mT
+            results[8] = others[0].transpose(2, 3)
     return results
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pose3d.model.coupling import CouplingWeights, map_rows
 from pose3d.model.flow_base import Flow, FlowConfig, full_precision, standard_normal_log_prob
+from pose3d.model.zuko_flow import ZukoFlow
 
 __all__ = [
     "Flow",
@@ -40,7 +41,7 @@ def build_flow(config: FlowConfig | None = None, *, num_axes: int = 3) -> Flow:
     config = config if config is not None else FlowConfig()
     if config.kind == "realnvp":
         return ResidualFlow(config, num_axes=num_axes)
-    raise ValueError(f"flow.kind {config.kind} is not there yet; use flow.kind=realnvp")
+    return ZukoFlow(config, num_axes=num_axes)
 
 
 class ResidualFlow(Flow):

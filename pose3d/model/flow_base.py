@@ -120,8 +120,9 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "*batch"]:
         """Log density of the residual x, nats."""
         z, log_abs_det = self.to_base(x, context)
-        with full_precision(z):
-            return standard_normal_log_prob(z) + log_abs_det
+        with full_precision(z):  # the sum of both, in fewer operator calls
+            constant = 0.5 * self.num_axes * math.log(2 * math.pi)
+            return torch.sub(log_abs_det, (z * z).sum(-1), alpha=0.5) - constant
 
     @torch.no_grad()
     def sample(
