@@ -372,7 +372,7 @@ MASK = torch.tensor([[0, 0, 1], [1, 1, 0]] * 3, dtype=torch.float32)
         ),
         ({"flow3d.t.0.0.bias": torch.zeros(32)}, r"flow3d\.t\.0\.0\.bias \(got \(32,\)"),
         ({"preact.bn1.num_batches_tracked": torch.zeros(1, dtype=torch.int64)}, "another shape"),
-        ({"fc_sigma.bias": torch.full((54,), NAN)}, r"fc_sigma\.bias not finite"),
+        ({"fc_sigma.bias": torch.tensor([NAN] + [0.0] * 53)}, r"fc_sigma\.bias not finite"),
         ({"flow2d.t.5.4.bias": torch.full((2,), math.inf)}, r"flow2d\.t\.5\.4\.bias not finite"),
         ({"fc_sigma.bias": torch.full((54,), 1e39, dtype=torch.float64)}, "not finite"),
         ({"fc_sigma.bias": torch.zeros(54, dtype=torch.int64)}, r"got torch\.int64"),
