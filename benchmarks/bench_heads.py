@@ -2,7 +2,8 @@
 
 Every head runs on every network in a process of its own, so that peaks do not mix. On the CPU the
 memory is the process's largest resident set less what it was once network and images were there;
-on CUDA it is the most that was allocated beyond them. JSON to stdout or a file.
+on CUDA it is the most that was allocated beyond them. The time on the CPU is processor time, summed
+over threads, so that what else the machine does hardly counts. JSON to stdout or a file.
 
     python benchmarks/bench_heads.py --out benchmarks/results/heads.json
 """
@@ -54,6 +55,7 @@ def main() -> None:
         torch=torch.__version__,
         python=platform.python_version(),
         batch_size=options.batch_size,
+        time="of the clock" if is_cuda else "of the processor",
         memory="allocated on the device" if is_cuda else "resident set of the process",
     )
     rows = {
@@ -79,15 +81,17 @@ def measure(network: str, head: str, options: argparse.Namespace) -> dict[str, A
     images = torch.randn(options.batch_size, 3, size_px, size_px, device=options.device)
     images = images.contiguous(memory_format=torch.channels_last)
     before = peak_bytes(options.device)
+    is_cuda = options.device.startswith("cuda")
+    clock = time.perf_counter if is_cuda else time.process_time
     times = []
     for _ in range(options.repeats + 1):
-        start = time.perf_counter()
+        start = clock()
         model.zero_grad(set_to_none=True)
         pose = model(images)
         (pose.mean.square().sum() + pose.scale.log().sum()).backward()
-        if options.device.startswith("cuda"):
+        if is_cuda:
             torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * (clock() - start))
     kept = sorted(times[1:])
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
