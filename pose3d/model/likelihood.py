@@ -33,7 +33,7 @@ from pose3d.model.base_density import BaseDensity
 from pose3d.model.flow import Flow, full_precision
 from pose3d.model.flow_context import FlowContext
 from pose3d.model.likelihood_config import LikelihoodConfig
-from pose3d.model.marginal import depth_nodes, fixed_depth_nodes, with_depth
+from pose3d.model.marginal import depth_nodes, fixed_depth_nodes, gauss_rule, with_depth
 from pose3d.model.normaliser import ResidualPoints, WeightedPoints, weighted_points
 from pose3d.model.proposal import Proposal, followed
 from pose3d.model.pushforward import pushed_forward
@@ -122,6 +122,7 @@ class Likelihood(nn.Module):
                 self.contexts = FlowContext(
                     flow.config, num_joints=num_joints, feature_dim=feature_dim
                 )
+        self.depth_rule = gauss_rule(self.config.num_evaluation_depth_nodes // 2)
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("num_bounded", counter, persistent=False)
         num_training, num_evaluation = self._num_points()
@@ -619,8 +620,7 @@ class Likelihood(nn.Module):
         if draws is not None:
             number, shift = self.config.num_depth_nodes, draws[-1]
             return depth_nodes(proposal, base, rows, num_nodes=number, shift=shift)
-        number = self.config.num_evaluation_depth_nodes
-        nodes, log_weight = fixed_depth_nodes(proposal, base, self.bound, num_nodes=number)
+        nodes, log_weight = fixed_depth_nodes(proposal, base, self.bound, rule=self.depth_rule)
         return nodes.expand(len(rows), -1), log_weight
 
     def _draws(self, groups: Tensor | None, dtype: torch.dtype) -> Tensor:
