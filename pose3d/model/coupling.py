@@ -9,8 +9,7 @@ but the last. Only what is kept enters the networks s and t, whose weights lie s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,8 +21,7 @@ SLOPE = 0.01
 """Of LeakyReLU where its argument is negative."""
 
 
-@dataclass(frozen=True, slots=True)
-class CouplingWeights:
+class CouplingWeights(NamedTuple):
     """Weights of all layers, as in `nn.Linear`; those of a context only where there is one."""
 
     input_weight: Float[Tensor, "layers 2 hidden axes"]
@@ -114,7 +112,7 @@ def fused_map(
     inverse: bool,
 ) -> tuple[Float[Tensor, "rows axes"], Float[Tensor, " rows"]]:
     """Pass rows through all couplings; see `map_rows`."""
-    inputs = (x, context, *(getattr(weights, name) for name in _NAMES))
+    inputs = (x, context, *weights)
     if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in inputs):
         return _FusedMap.apply(inverse, *inputs)
     with torch.no_grad():
@@ -122,14 +120,11 @@ def fused_map(
     return mapped, log_abs_det
 
 
-_NAMES = tuple(CouplingWeights.__dataclass_fields__)
-
-
 class _FusedMap(torch.autograd.Function):
     """`plain_map` with a gradient written by hand; differentiated twice, it is `plain_map`."""
 
     @staticmethod
-    def forward(ctx: Any, inverse: bool, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, inverse: bool, *inputs: Any) -> tuple[Tensor, Tensor]:
         mapped, log_abs_det, kept = _forward(inverse, *inputs, keep=True)
         ctx.inverse, ctx.num_inputs = inverse, len(inputs)
         ctx.save_for_backward(*inputs, *kept)

@@ -6,7 +6,6 @@ from data to base, `from_base` back; both return the log absolute determinant of
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 
 import torch
 from jaxtyping import Float
@@ -131,7 +130,7 @@ class ResidualFlow(Flow):
                 if context.shape[:-1].numel() != 1:
                     context = context.expand(*x.shape[:-1], self.context_dim)
                 context = context.reshape(-1, self.context_dim).to(dtype)
-            parameters = (getattr(self, each.name) for each in fields(CouplingWeights))
+            parameters = (getattr(self, name) for name in CouplingWeights._fields)
             weights = CouplingWeights(
                 *(
                     each if each is None or each.dtype == dtype else each.to(dtype)

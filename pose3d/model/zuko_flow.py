@@ -165,7 +165,7 @@ class _ContinuousMap(nn.Module):
         return transform.call_and_ladj(x)
 
 
-def _last_layers(module: nn.Module) -> list[nn.Module]:
+def _last_layers(module: nn.Module) -> list[Any]:
     """The last linear layer of every network within (zuko has linear layers of its own)."""
     networks = [each for each in module.modules() if isinstance(each, nn.Sequential)]
     layers = [[each for each in network if hasattr(each, "weight")] for network in networks]
