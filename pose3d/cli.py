@@ -158,7 +158,7 @@ def export_released(
 
 @app.command()
 def compare(
-    config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/compare_small.yaml.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/comparisons/small.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder of the comparison; the same to go on.")],
     store: Annotated[Path | None, typer.Option(help="The store's folder.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Train only this variant; again.")] = None,

@@ -7,6 +7,7 @@ import pytest
 from pose3d.engine.config import load_config
 from pose3d.engine.variants import load_plan
 
+COMPARISONS = Path(__file__).parents[2] / "configs" / "comparisons"
 BASE = """
 base:
   train: {epochs: 3, batch_size: 8}
@@ -107,8 +108,14 @@ def test_seeds_are_distinct_whole_numbers(tmp_path, seeds):
         load_plan(path)
 
 
+@pytest.mark.parametrize("path", sorted(COMPARISONS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_comparison_is_a_plan_with_a_reference(path):
+    plan = load_plan(path)
+    assert plan.reference in [variant.name for variant in plan.variants]
+
+
 def test_the_shipped_example_reads():
-    plan = load_plan(Path(__file__).parents[2] / "configs" / "compare_small.yaml")
+    plan = load_plan(COMPARISONS / "small.yaml")
     assert plan.reference == "l1"
     assert plan.variant("rle-warm").changes == {
         "train.location_warmup_fraction": 0.5,
