@@ -92,7 +92,7 @@ def main() -> None:
             continue
         masses = []
         for factor in factors:
-            values = exp_minus_loss(likelihood, mean, factor * scale, mean + factor * (grid - mean))
+            values = exp_minus_loss(likelihood, mean, factor * scale, factor * grid)
             masses.append(float(torch.einsum("uvd,u,v,d->", values, *[factor * widths] * 3)))
         right.loglog(factors, masses, "o-", color=COLOURS[name], markersize=4)
         right.annotate(
