@@ -10,13 +10,17 @@ factorised density, N the normal one and G_φ the density of a flow f_φ over (u
     rle, paper          Σ_a log σ_a − log Q(x̄) − log G_φ(x̄) − log s(φ),   1/s = ∫ Q·G_φ
     rle, released       what the released RLE code minimises; exp(−loss) is no density
 
-One wrong label cannot swamp the flow. In the form paper the flow sees c(x̄), x̄ clamped to
-±`residual_bound` on each axis; the form stays a density, because its normaliser is that of the
-clamped product (see `normaliser`), and beyond the bound the label's density falls as Q does.
-`flow` and `flow_reparam` have no Q that could take over: their value is the exact density
-everywhere, but the gradient of a joint whose residual exceeds the bound is scaled down by
-(bound / max|x̄|)². That is a bounded influence, as robust statistics has it, and no change of the
-density: the gradient is then not that of the loss.
+One wrong label can swamp neither the flow nor a step. In the form paper the flow sees c(x̄), x̄
+clamped to ±`residual_bound` on each axis; the form stays a density, because its normaliser is that
+of the clamped product (see `normaliser`), and beyond the bound the label's density falls as Q does.
+Even so the gradient of log σ would grow as |x̄|, or x̄² where Q is Gaussian. In training mode, and
+there alone, what μ and σ get from a joint beyond the bound is therefore scaled down by
+bound / max|x̄|, Q Laplace, or (bound / max|x̄|)², Q Gaussian; the flow's weights get theirs whole.
+`flow` and `flow_reparam` have no Q that could take over: the flow sees x̄ itself, and in training
+mode all that such a joint gives is scaled down by (bound / max|x̄|)². That is a bounded influence,
+as robust statistics has it, and no change of the density: the value is exact everywhere, only the
+gradient is then not that of the loss. In evaluation mode it is. The form released has no bound
+unless one is set, and is then exactly the published loss, in training mode, too.
 
 A joint without depth label has the marginal over depth of its density (see `marginal`), but in two
 cases, as in the released code, a second flow over (u, v): in the form released, and in `flow`,
@@ -336,6 +340,88 @@ class Likelihood(nn.Module):
         chosen = torch.multinomial(chance, num_samples, replacement=True, generator=generator)
         return pool.x.flatten(0, 1)[chosen]
 
+    def log_prob(
+        self,
+        mean: Float[Tensor, "batch joints 3"],
+        scale: Spread,
+        target: Float[Tensor, "batch joints 3"],
+        *,
+        feature: Float[Tensor, "batch features"] | None = None,
+    ) -> Float[Tensor, "batch joints"]:
+        """Log density of a label with depth, nats: of every likelihood −`forward`, normalised.
+
+        Raises:
+            ValueError: If the loss is no likelihood: l1, l2, and rle in the form released.
+        """
+        if not self.is_likelihood:
+            name = f"form={self.config.form}" if self.config.is_released else self.config.kind
+            raise ValueError(
+                f"likelihood {name} is no normalised density of the label; laplace, gaussian, "
+                "flow, flow_reparam and rle with form=paper are"
+            )
+        return -self(mean, scale, target, feature=feature)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        mean: Float[Tensor, "batch joints 3"],
+        scale: Spread,
+        num_samples: int,
+        *,
+        feature: Float[Tensor, "batch features"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "samples batch joints 3"]:
+        """Draw labels, uvd, from the density of `log_prob`; each axis and joint has its own draw.
+
+        Args:
+            mean: Predicted μ.
+            scale: Predicted σ, or the Cholesky factor of the covariance scale.
+            num_samples: Labels of each joint.
+            feature: Of the images, where the flow depends on it.
+            generator: On the device of the likelihood.
+
+        Raises:
+            ValueError: As `log_prob`.
+        """
+        if not self.is_likelihood:
+            self.log_prob(mean, scale, mean)  # raises
+        num_images, num_joints, _ = mean.shape
+        shape = (num_samples, num_images, num_joints, 3)
+        if self.config.kind == "flow":
+            assert self.flow is not None
+            normal = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            context = self._context_of_joints(self._groups(feature), mean)
+            if context is not None:
+                context = context.repeat(num_samples, 1)
+            z = (mean + scaled(normal, scale)).reshape(-1, 3)
+            return self.flow.from_base(z, context)[0].reshape(shape)
+        if self.contexts is None:
+            x = self.sample_residual(math.prod(shape[:3]), generator=generator).reshape(shape)
+        elif self.conditioned_on_images:
+            assert feature is not None
+            number = num_samples * num_joints
+            x = torch.stack(
+                [
+                    self.sample_residual(number, feature=one, generator=generator).reshape(
+                        num_samples, num_joints, 3
+                    )
+                    for one in feature
+                ],
+                dim=1,
+            )
+        else:
+            number = num_samples * num_images
+            x = torch.stack(
+                [
+                    self.sample_residual(number, joint=joint, generator=generator).reshape(
+                        num_samples, num_images, 3
+                    )
+                    for joint in range(num_joints)
+                ],
+                dim=2,
+            )
+        return mean + scaled(x.to(mean.dtype), scale)
+
     @torch.no_grad()
     def residual_centre(
         self, *, feature: Float[Tensor, "batch features"] | None = None
@@ -434,15 +520,15 @@ class Likelihood(nn.Module):
             parts["flow"] = -log_abs_det
         else:
             x, log_scale = standardised(_chosen(labelled, target - mean), scale)
-        if self.flow is not None:
-            self._count_bounded(x)
+        share = None if self.flow is None else self._influence(x)
+        if self.config.is_normalised:  # what reaches μ and σ: the flow's weights see c(x) anyway
+            x, log_scale = with_influence(x, share), with_influence(log_scale, share)
         if self.config.kind in ("rle", "flow_reparam"):
             parts |= self._flow_parts(x, labelled, no_depth, feature, fixed=fixed)
         parts["log_scale"] = log_scale
         if self.config.kind != "flow_reparam":
             parts["base"] = self.base.energy(x).sum(-1) + self.base.log_constant * num_axes
         if self.config.kind in ("flow", "flow_reparam"):
-            share = influence(x, self.bound)
             parts = {name: with_influence(part, share) for name, part in parts.items()}
         if weight is None:
             return parts
@@ -541,11 +627,10 @@ class Likelihood(nn.Module):
         error = _chosen(labelled, target - mean)
         scale = masked_spread(scale, labelled)
         context = self._context_of_joints(self._groups(feature), mean)
-        b = -error / scale
         if self.bound < math.inf:
-            self._count_bounded(b)
-            b = b.clamp(-self.bound, self.bound)
-        b = b.reshape(-1, 3)
+            share = self._influence(error / scale)
+            error, scale = with_influence(error, share), with_influence(scale, share)
+        b = (-error / scale).clamp(-self.bound, self.bound).reshape(-1, 3)
         log_flow = self.flow.log_prob(b, context)
         if labelled is not None:
             no_depth = labelled.any(-1) & ~labelled[..., 2]
@@ -563,11 +648,13 @@ class Likelihood(nn.Module):
             "flow": -log_flow * (3 if weight is None else weight.sum(-1)),
         }
 
-    def _count_bounded(self, x: Tensor) -> None:
-        """Note the joints whose residual exceeds the bound, in training."""
-        if self.training and torch.is_grad_enabled():
-            self.last_bounded = (x.detach().abs() > self.bound).any(-1)
-            self.num_bounded.add_(self.last_bounded.sum())
+    def _influence(self, x: Tensor) -> Tensor | None:
+        """How much of each joint's gradient counts, in training, where joints are noted, too."""
+        if not (self.training and torch.is_grad_enabled()):
+            return None
+        self.last_bounded = (x.detach().abs() > self.bound).any(-1)
+        self.num_bounded.add_(self.last_bounded.sum())
+        return influence(x, self.bound, power=1 if self.base.name == "laplace" else 2)
 
     def _planar_rows(self, no_depth: Tensor | None) -> Tensor | None:
         """Indices, into the flattened joints, of those that may lack a depth label."""

@@ -48,7 +48,9 @@ def standardised(
     return torch.stack(x, dim=-1), spread.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def scaled(x: Float[Tensor, "... 3"], spread: Spread) -> Float[Tensor, "batch joints 3"]:
+def scaled(
+    x: Float[Tensor, "*samples batch joints 3"], spread: Spread
+) -> Float[Tensor, "*samples batch joints 3"]:
     """σ·x or L·x: the deviation of a label whose standardised residual is x."""
     if not is_triangular(spread):
         return spread * x
@@ -56,19 +58,20 @@ def scaled(x: Float[Tensor, "... 3"], spread: Spread) -> Float[Tensor, "batch jo
 
 
 def influence(
-    x: Float[Tensor, "batch joints 3"], bound: float
-) -> Float[Tensor, "batch joints"] | None:
-    """How much of a joint's gradient counts: 1 within the bound, (bound / max|x|)² beyond it.
+    x: Float[Tensor, "batch joints 3"], bound: float, *, power: int
+) -> Float[Tensor, "batch joints"]:
+    """How much of a joint's gradient counts: 1 within the bound, (bound / max|x|)^power beyond it.
 
-    The gradient of a flow's weights grows as the square of what enters it, that of μ and log σ as
-    the square of the residual at most. None where no gradients are asked for.
+    The gradient of log σ grows as |x| where Q is Laplace, as x² where it is normal, and that of a
+    flow's weights as the square of what enters it: with the power 1, or 2, each stays bounded.
     """
-    if not torch.is_grad_enabled():
-        return None
     largest = x.detach().abs().amax(-1).clamp_min(bound)
-    return (bound / largest).square()
+    return (bound / largest) ** power
 
 
-def with_influence(nats: Tensor, share: Tensor | None) -> Tensor:
-    """The same numbers, of whose gradient a share counts."""
-    return nats if share is None else torch.lerp(nats.detach(), nats, share)
+def with_influence(values: Tensor, share: Float[Tensor, "batch joints"] | None) -> Tensor:
+    """The same numbers, [batch joints ...], of whose gradient a share counts; None is all of it."""
+    if share is None:
+        return values
+    share = share.reshape(share.shape + (1,) * (values.ndim - share.ndim))
+    return torch.lerp(values.detach(), values, share)
