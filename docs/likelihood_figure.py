@@ -17,7 +17,7 @@ from torch import Tensor
 from pose3d.model.flow import ResidualFlow
 from pose3d.model.likelihood import Likelihood, LikelihoodConfig
 
-NUM_STEPS = 800
+NUM_STEPS = 500
 BATCH_SIZE = 512
 COLOURS = {"data": "#9aa0a6", "paper": "#0072b2", "released": "#d55e00", "laplace": "#009e73"}
 FORMS = {
@@ -64,7 +64,7 @@ def exp_minus_loss(likelihood: Likelihood, mean: Tensor, scale: Tensor, grid: Te
 
 def main() -> None:
     """Fit, integrate, draw."""
-    line = torch.linspace(-1, 1, 141)
+    line = torch.linspace(-1, 1, 81)
     grid = 14 * line.sign() * line.abs() ** 2
     widths = torch.from_numpy(np.gradient(grid.numpy())).double()
     figure = Figure(figsize=(9.6, 3.7), layout="constrained", dpi=140)
