@@ -2,13 +2,16 @@
 
 `plain_map` is the definition, and differentiable as often as one likes. `fused_map` computes the
 same and its gradient by hand: one node in autograd's graph, about a fifth of the operator calls.
+`plain_log_prob` and `fused_log_prob` are the same two for the log density of the rows.
 
 Each layer keeps some axes and changes the others: even layers keep the last axis, odd ones all
 but the last. Only what is kept enters the networks s and t, whose weights lie stacked as
 [layer, s or t, out, in], and only the outputs of changed axes are computed.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -34,12 +37,12 @@ class CouplingWeights(NamedTuple):
 
 
 def map_rows(
-    x: Float[Tensor, "rows axes"],
+    x: Float[Tensor, "*batch axes"],
     context: Float[Tensor, "contexts context_dim"] | None,
     weights: CouplingWeights,
     *,
     inverse: bool,
-) -> tuple[Float[Tensor, "rows axes"], Float[Tensor, " rows"]]:
+) -> tuple[Float[Tensor, "*batch axes"], Float[Tensor, "*batch"]]:
     """Pass rows through all couplings, in the way that is quickest where it is called.
 
     A compiler, a transformation of `torch.func` and forward-mode differentiation get `plain_map`.
@@ -53,26 +56,40 @@ def map_rows(
     Returns:
         The mapped rows, and the log absolute determinant of the map's Jacobian.
     """
-    if (
+    function = plain_map if _is_transformed() else fused_map
+    return function(x, context, weights, inverse=inverse)
+
+
+def log_prob_of_rows(
+    x: Float[Tensor, "*batch axes"],
+    context: Float[Tensor, "contexts context_dim"] | None,
+    weights: CouplingWeights,
+) -> Float[Tensor, "*batch"]:
+    """Log density of residuals whose base variable is standard normal, nats; see `map_rows`."""
+    function = plain_log_prob if _is_transformed() else fused_log_prob
+    return function(x, context, weights)
+
+
+def _is_transformed() -> bool:
+    return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
-    ):
-        return plain_map(x, context, weights, inverse=inverse)
-    return fused_map(x, context, weights, inverse=inverse)
+    )
 
 
 def plain_map(
-    x: Float[Tensor, "rows axes"],
+    x: Float[Tensor, "*batch axes"],
     context: Float[Tensor, "contexts context_dim"] | None,
     weights: CouplingWeights,
     *,
     inverse: bool,
-) -> tuple[Float[Tensor, "rows axes"], Float[Tensor, " rows"]]:
+) -> tuple[Float[Tensor, "*batch axes"], Float[Tensor, "*batch"]]:
     """Pass rows through all couplings; see `map_rows`."""
-    head = x.shape[1] - 1
+    head = x.shape[-1] - 1
     sides = (slice(0, head), slice(head, None))
-    halves = [x[:, side] for side in sides]
+    rows = x.reshape(-1, head + 1)
+    halves = [rows[:, side] for side in sides]
     input_bias = weights.input_bias[:, :, None]
     if context is not None and weights.context_weight is not None:
         input_bias = input_bias + context @ weights.context_weight.mT  # [layers 2 contexts hidden]
@@ -101,23 +118,64 @@ def plain_map(
         else:
             halves[changed] = (halves[changed] - shift) * torch.exp(-log_scale)
         log_scales.append(log_scale if inverse else -log_scale)
-    return torch.cat(halves, dim=-1), torch.cat(log_scales, dim=-1).sum(-1)
+    log_abs_det = torch.cat(log_scales, dim=-1).sum(-1)
+    return torch.cat(halves, dim=-1).reshape(x.shape), log_abs_det.reshape(x.shape[:-1])
+
+
+def plain_log_prob(
+    x: Float[Tensor, "*batch axes"],
+    context: Float[Tensor, "contexts context_dim"] | None,
+    weights: CouplingWeights,
+) -> Float[Tensor, "*batch"]:
+    """Log density of residuals; see `log_prob_of_rows`."""
+    z, log_abs_det = plain_map(x, context, weights, inverse=False)
+    return log_abs_det - 0.5 * z.square().sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
 
 
 def fused_map(
-    x: Float[Tensor, "rows axes"],
+    x: Float[Tensor, "*batch axes"],
     context: Float[Tensor, "contexts context_dim"] | None,
     weights: CouplingWeights,
     *,
     inverse: bool,
-) -> tuple[Float[Tensor, "rows axes"], Float[Tensor, " rows"]]:
+) -> tuple[Float[Tensor, "*batch axes"], Float[Tensor, "*batch"]]:
     """Pass rows through all couplings; see `map_rows`."""
     inputs = (x, context, *weights)
-    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in inputs):
+    if _needs_graph(inputs):
         return _FusedMap.apply(inverse, *inputs)
     with torch.no_grad():
-        mapped, log_abs_det, _ = _forward(inverse, *inputs, keep=False)
-    return mapped, log_abs_det
+        return _shaped(x, *_forward(inverse, *inputs, keep=False)[:2])
+
+
+def fused_log_prob(
+    x: Float[Tensor, "*batch axes"],
+    context: Float[Tensor, "contexts context_dim"] | None,
+    weights: CouplingWeights,
+) -> Float[Tensor, "*batch"]:
+    """Log density of residuals; see `log_prob_of_rows`."""
+    inputs = (x, context, *weights)
+    if _needs_graph(inputs):
+        return _FusedLogProb.apply(*inputs)
+    with torch.no_grad():
+        z, log_abs_det, _ = _forward(False, *inputs, keep=False)
+        return _with_normal(z, log_abs_det).view(x.shape[:-1])
+
+
+def _needs_graph(inputs: Sequence[Tensor | None]) -> bool:
+    return torch.is_grad_enabled() and any(
+        each is not None and each.requires_grad for each in inputs
+    )
+
+
+def _shaped(x: Tensor, mapped: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+    """What `_forward` found, in the shape of x."""
+    return mapped.transpose(0, 1).reshape(x.shape), log_abs_det.view(x.shape[:-1])
+
+
+def _with_normal(z: Float[Tensor, "axes rows"], log_abs_det: Tensor) -> Float[Tensor, " rows"]:
+    """Add the standard normal's log density to the log determinant."""
+    constant = torch.full_like(log_abs_det, 0.5 * len(z) * math.log(2 * math.pi))
+    return torch.sub(log_abs_det, (z * z).sum(0), alpha=0.5).sub_(constant)
 
 
 class _FusedMap(torch.autograd.Function):
@@ -128,7 +186,7 @@ class _FusedMap(torch.autograd.Function):
         mapped, log_abs_det, kept = _forward(inverse, *inputs, keep=True)
         ctx.inverse, ctx.num_inputs = inverse, len(inputs)
         ctx.save_for_backward(*inputs, *kept)
-        return mapped, log_abs_det
+        return _shaped(inputs[0], mapped, log_abs_det)
 
     @staticmethod
     def backward(
@@ -137,23 +195,58 @@ class _FusedMap(torch.autograd.Function):
         inputs, kept = ctx.saved_tensors[: ctx.num_inputs], ctx.saved_tensors[ctx.num_inputs :]
         needed = ctx.needs_input_grad[1:]
         outer = (mapped_gradient, log_det_gradient)
-        if torch.is_grad_enabled():  # create_graph: the gradient itself must be differentiable
-            return None, *_differentiable_gradients(ctx.inverse, inputs, needed, outer)
-        return None, *_backward(ctx.inverse, inputs, kept, needed, *outer)
+        with _without_autocast(mapped_gradient):
+            if torch.is_grad_enabled():  # create_graph: the gradient must be differentiable
+                define = partial(plain_map, inverse=ctx.inverse)
+                return None, *_differentiable_gradients(define, inputs, needed, outer)
+            rows = mapped_gradient.reshape(-1, mapped_gradient.shape[-1]).transpose(0, 1)
+            signed = rows if ctx.inverse else rows.neg()
+            return None, *_backward(
+                ctx.inverse, inputs, kept, needed, signed, log_det_gradient.reshape(-1)
+            )
+
+
+class _FusedLogProb(torch.autograd.Function):
+    """`plain_log_prob`, as `_FusedMap` is `plain_map`."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        z, log_abs_det, kept = _forward(False, *inputs, keep=True)
+        ctx.num_inputs = len(inputs)
+        ctx.save_for_backward(*inputs, z, *kept)
+        return _with_normal(z, log_abs_det).view(inputs[0].shape[:-1])
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, (z, *kept) = (
+            ctx.saved_tensors[: ctx.num_inputs],
+            ctx.saved_tensors[ctx.num_inputs :],
+        )
+        needed = ctx.needs_input_grad
+        with _without_autocast(outer):
+            if torch.is_grad_enabled():
+                return tuple(_differentiable_gradients(plain_log_prob, inputs, needed, (outer,)))
+            gradient = outer.reshape(-1)
+            # d log N(z) / dz = −z, and `_backward` wants the gradient's negative.
+            return tuple(_backward(False, inputs, kept, needed, gradient * z, gradient))
+
+
+def _without_autocast(like: Tensor) -> Any:
+    """A gradient is computed in the precision of its function, also where autocast is on."""
+    return torch.autocast(device_type=like.device.type, enabled=False)
 
 
 def _differentiable_gradients(
-    inverse: bool,
+    define: Callable[..., Any],
     inputs: Sequence[Tensor | None],
     needed: Sequence[bool],
-    outer: tuple[Tensor, Tensor],
+    outer: tuple[Tensor, ...],
 ) -> list[Tensor | None]:
-    """Gradients of `plain_map` that carry a graph of their own."""
+    """Gradients of a plain function that carry a graph of their own."""
     # Through aliases: where x was computed from the weights, only the direct part is asked for.
     aliases = [each if each is None else each.view_as(each) for each in inputs]
     x, context, *weights = aliases
-    assert x is not None
-    outputs = plain_map(x, context, CouplingWeights(*weights), inverse=inverse)  # type: ignore[arg-type]
+    outputs = define(x, context, CouplingWeights(*weights))  # type: ignore[arg-type]
     wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
     found = iter(
         torch.autograd.grad(outputs, wanted, outer, create_graph=True, allow_unused=True)  # type: ignore[arg-type]
@@ -162,39 +255,23 @@ def _differentiable_gradients(
 
 
 def _slab(
-    stack: Tensor, *index: int, span: tuple[int, int] | None = None, transposed: bool = False
+    stack: Tensor,
+    *index: int,
+    rows: tuple[int, int] | None = None,
+    columns: tuple[int, int] | None = None,
+    transposed: bool = False,
 ) -> Tensor:
-    """stack[*index, ..., first:stop, :] in one operator call; the last two axes may be swapped."""
-    strides, sizes = stack.stride(), list(stack.shape)
-    offset = stack.storage_offset() + sum(i * s for i, s in zip(index, strides, strict=False))
-    if span is not None:
-        offset += span[0] * strides[-2]
-        sizes[-2] = span[1] - span[0]
-    number = len(index)
-    sizes, steps = sizes[number:], list(strides[number:])
+    """stack[*index, ..., first:stop, first:stop] in one operator call, its axes swapped or not."""
+    steps, sizes = list(stack.stride()), list(stack.shape)
+    offset = stack.storage_offset() + sum(i * s for i, s in zip(index, steps, strict=False))
+    for axis, span in ((-2, rows), (-1, columns)):
+        if span is not None:
+            offset += span[0] * steps[axis]
+            sizes[axis] = span[1] - span[0]
+    sizes, steps = sizes[len(index) :], steps[len(index) :]
     if transposed:
         sizes[-2:], steps[-2:] = sizes[:-3:-1], steps[:-3:-1]
     return stack.as_strided(sizes, steps, offset)
-
-
-class _Spans:
-    """Where, among the rows of the states, each layer finds what it keeps and what it changes.
-
-    A state has the rows [all axes but the last | 1, context | last axis]: what a layer keeps and,
-    beside it, the 1 that carries the bias and the context, lie in one piece in either case. The
-    rows of what it changes are 0.
-    """
-
-    def __init__(self, num_axes: int, context_dim: int) -> None:
-        head, last = num_axes - 1, num_axes + context_dim
-        self.num_rows = last + 1
-        self.one = head
-        self.context = slice(head + 1, last)
-        # By the parity of the layer: even ones keep the last axis.
-        self.kept_with_one = ((head, last + 1), (0, last))
-        self.kept = ((last, last + 1), (0, head))
-        self.changed = ((0, head), (last, last + 1))
-        self.outputs = ((0, head), (head, num_axes))
 
 
 def _forward(
@@ -210,56 +287,55 @@ def _forward(
     context_weight: Tensor | None,
     *,
     keep: bool,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Map, log determinant, and what the gradient needs (only where `keep`)."""
+) -> tuple[Float[Tensor, "axes rows"], Float[Tensor, " rows"], list[Tensor]]:
+    """Map, log determinant, and what the gradient needs (only where `keep`).
+
+    All is laid out with rows along the last axis, so that no product has to transpose.
+    """
     num_layers, _, hidden_dim, num_axes = input_weight.shape
-    num_rows, head = len(x), num_axes - 1
-    spans = _Spans(num_axes, 0 if context_weight is None else context_weight.shape[-1])
     layers = range(num_layers) if inverse else range(num_layers - 1, -1, -1)
     before, after = (0, 1) if inverse else (1, 0)
-    # Between two layers lies a state, from which the next one reads what it keeps.
-    halves = x.transpose(0, 1).split([head, 1])
+    # By the parity of the layer, which axes it changes: even ones keep the last.
+    spans = ((0, num_axes - 1), (num_axes - 1, num_axes))
+    rows = x.reshape(-1, num_axes)
+    num_rows = len(rows)
+    halves = rows.transpose(0, 1).split([num_axes - 1, 1])
     parity = layers[0] % 2
     changed, kept = halves[parity], halves[1 - parity]
-    states = x.new_zeros(num_layers + 1, spans.num_rows, num_rows)
-    states.select(1, spans.one).fill_(1)
-    _slab(states, layers[0] + before, span=spans.kept[parity]).copy_(kept)
-    # The first layers' weights in the order of the states' rows, [layers 2 in out].
-    axes_weight = input_weight.transpose(2, 3).split([head, 1], dim=2)
-    pieces = [axes_weight[0], input_bias.unsqueeze(2), axes_weight[1]]
+    # Between two layers lies a state, [axes, 1, context], from which the next one reads. What it
+    # must not read, the axes it changes, is 0 there: their weights act on nothing.
+    pieces = [input_weight, input_bias.unsqueeze(3)]
     if context is not None and context_weight is not None:
-        pieces.insert(2, context_weight.transpose(2, 3))
-        states[:, spans.context] = context.T
-    first_weight = torch.cat(pieces, dim=2)
+        pieces.append(context_weight)
+    first_weight = torch.cat(pieces, dim=3)
+    states = x.new_zeros(num_layers + 1, first_weight.shape[3], num_rows)
+    states.select(1, num_axes).fill_(1)
+    if context is not None:
+        states[:, num_axes + 1 :] = context.T
+    _slab(states, layers[0] + before, rows=spans[1 - parity]).copy_(kept)
     twice = states.unsqueeze(1).expand(-1, 2, -1, -1)
-    output_bias = output_bias.unsqueeze(3)
     stacked = num_layers if keep else 1
-    first_hidden = x.new_empty(stacked, 2, num_rows, hidden_dim)
-    second_hidden = x.new_empty(stacked, 2, num_rows, hidden_dim)
+    hidden = x.new_empty(2, stacked, 2, hidden_dim, num_rows)
+    hidden_bias = hidden_bias.unsqueeze(3)
+    output_bias = output_bias.unsqueeze(3)
     if keep:
-        second_hidden.copy_(hidden_bias.unsqueeze(2))
-    log_scales, scales, moved = [], [], []
-    firsts, seconds, last_weights = [], [], []
+        hidden.select(0, 1).copy_(hidden_bias)
+    log_scales, scales, moved, firsts, seconds = [], [], [], [], []
     for layer in layers:
         parity, place = layer % 2, layer if keep else 0
-        with_one, outputs = spans.kept_with_one[parity], spans.outputs[parity]
-        first, second = _slab(first_hidden, place), _slab(second_hidden, place)
-        torch.bmm(
-            _slab(twice, layer + before, span=with_one, transposed=True),
-            _slab(first_weight, layer, span=with_one),
-            out=first,
-        )
+        span = spans[parity]
+        first, second = _slab(hidden, 0, place), _slab(hidden, 1, place)
+        torch.bmm(_slab(first_weight, layer), _slab(twice, layer + before), out=first)
         functional.leaky_relu_(first, SLOPE)
         if not keep:
-            second.copy_(hidden_bias[layer].unsqueeze(1))
-        second.baddbmm_(first, _slab(hidden_weight, layer, transposed=True))
+            second.copy_(_slab(hidden_bias, layer))
+        second.baddbmm_(_slab(hidden_weight, layer), first)
         functional.leaky_relu_(second, SLOPE)
-        last_weight = _slab(output_weight, layer, span=outputs)
-        raw = torch.bmm(last_weight, _slab(second, transposed=True))
-        raw.add_(_slab(output_bias, layer, span=outputs))
+        raw = torch.bmm(_slab(output_weight, layer, rows=span), second)
+        raw.add_(_slab(output_bias, layer, rows=span))
         log_scale, shift = torch.tanh(_slab(raw, 0)), _slab(raw, 1)
         scale = torch.exp(log_scale)
-        target = _slab(states, layer + after, span=spans.changed[parity])
+        target = _slab(states, layer + after, rows=span)
         if inverse:
             torch.addcmul(shift, changed, scale, out=target)
         else:
@@ -270,15 +346,15 @@ def _forward(
             moved.append(changed if inverse else target)
             firsts.append(first)
             seconds.append(second)
-            last_weights.append(last_weight)
         changed, kept = kept, target
     log_abs_det = torch.cat(log_scales).sum(0)
     halves = (kept, changed) if layers[-1] % 2 == 0 else (changed, kept)
-    saved = [first_weight, states, first_hidden, second_hidden]
     return (
-        torch.cat(halves).transpose(0, 1),
+        torch.cat(halves),
         log_abs_det if inverse else log_abs_det.neg_(),
-        [*saved, *log_scales, *scales, *moved, *firsts, *seconds, *last_weights] if keep else [],
+        [first_weight, states, hidden, *log_scales, *scales, *moved, *firsts, *seconds]
+        if keep
+        else [],
     )
 
 
@@ -287,80 +363,82 @@ def _backward(
     inputs: Sequence[Any],
     saved: Sequence[Tensor],
     needed: Sequence[bool],
-    mapped_gradient: Tensor,
-    log_det_gradient: Tensor,
+    gradient: Float[Tensor, "axes rows"],
+    log_det_gradient: Float[Tensor, " rows"],
 ) -> list[Tensor | None]:
-    """Gradients of the inputs of `_forward`; None where none is needed."""
+    """Gradients of the inputs of `_forward`; None where none is needed.
+
+    From data to base, `gradient` is the negative of that of the mapped rows: what shifts receive.
+    """
     x, context, input_weight, _, hidden_weight, _, output_weight, _, context_weight = inputs
     num_layers, _, hidden_dim, num_axes = input_weight.shape
-    spans = _Spans(num_axes, 0 if context_weight is None else context_weight.shape[-1])
-    first_weight, states, first_hidden, second_hidden, *lists = saved
-    log_scales, scales, moved, firsts, seconds, last_weights = (
-        lists[k * num_layers : (k + 1) * num_layers] for k in range(6)
+    spans = ((0, num_axes - 1), (num_axes - 1, num_axes))
+    first_weight, states, hidden, *lists = saved
+    log_scales, scales, moved, firsts, seconds = (
+        lists[k * num_layers : (k + 1) * num_layers] for k in range(5)
     )
-    output_gradient = x.new_zeros(num_layers, 2, num_axes, len(x))
-    second_gradient, first_gradient = torch.empty_like(first_hidden), torch.empty_like(first_hidden)
-    halves = list(mapped_gradient.transpose(0, 1).split([num_axes - 1, 1]))
+    num_rows = gradient.shape[1]
+    output_gradient = x.new_zeros(num_layers, 2, num_axes, num_rows)
+    hidden_gradient = torch.empty_like(hidden)
+    # The sum over the networks s and t is part of one product over 2 · hidden.
+    joined_weight = first_weight.view(num_layers, 2 * hidden_dim, first_weight.shape[3])
+    joined_gradient = hidden_gradient.view(2, num_layers, 2 * hidden_dim, num_rows)
+    halves = list(gradient.split([num_axes - 1, 1]))
+    sign = 1 if inverse else -1
     along_log_scale = log_det_gradient if inverse else -log_det_gradient
     layers = range(num_layers) if inverse else range(num_layers - 1, -1, -1)
     for step, layer in reversed(list(enumerate(layers))):
         parity = layer % 2
-        outputs, gradient, scale = spans.outputs[parity], halves[parity], scales[step]
-        raw_gradient = _slab(output_gradient, layer, 0, span=outputs)
-        shift_gradient = _slab(output_gradient, layer, 1, span=outputs)
+        span, scale = spans[parity], scales[step]
+        raw_gradient = _slab(output_gradient, layer, 0, rows=span)
+        shift_gradient = _slab(output_gradient, layer, 1, rows=span)
         if inverse:  # target = changed · scale + shift
-            shift_gradient.copy_(gradient)
-            halves[parity] = gradient * scale
+            shift_gradient.copy_(halves[parity])
+            halves[parity] = halves[parity] * scale
             scale_gradient = torch.addcmul(along_log_scale, halves[parity], moved[step])
         else:  # target = (changed − shift) / scale
-            halves[parity] = gradient / scale
-            torch.neg(halves[parity], out=shift_gradient)
-            scale_gradient = torch.addcmul(along_log_scale, gradient, moved[step], value=-1)
+            scale_gradient = torch.addcmul(along_log_scale, halves[parity], moved[step])
+            halves[parity] = torch.div(halves[parity], scale, out=shift_gradient)
         torch.ops.aten.tanh_backward.grad_input(
             scale_gradient, log_scales[step], grad_input=raw_gradient
         )
-        second, first = _slab(second_gradient, layer), _slab(first_gradient, layer)
+        first, second = _slab(hidden_gradient, 0, layer), _slab(hidden_gradient, 1, layer)
         torch.bmm(
-            _slab(output_gradient, layer, span=outputs, transposed=True),
-            last_weights[step],
+            _slab(output_weight, layer, rows=span, transposed=True),
+            _slab(output_gradient, layer, rows=span),
             out=second,
         )
         _through_leaky_relu(second, seconds[step])
-        torch.bmm(second, _slab(hidden_weight, layer), out=first)
+        torch.bmm(_slab(hidden_weight, layer, transposed=True), second, out=first)
         _through_leaky_relu(first, firsts[step])
-        kept_gradient = torch.bmm(
-            _slab(first_weight, layer, span=spans.kept[parity]), _slab(first, transposed=True)
+        kept_gradient = torch.mm(
+            _slab(joined_weight, layer, columns=spans[1 - parity], transposed=True),
+            _slab(joined_gradient, 0, layer),
         )
-        halves[1 - parity] = halves[1 - parity] + kept_gradient.sum(0)
+        halves[1 - parity] = torch.add(halves[1 - parity], kept_gradient, alpha=sign)
     results: list[Tensor | None] = [None] * len(inputs)
-    results[0] = torch.cat(halves).transpose(0, 1)
-    flat = (2 * num_layers, -1, hidden_dim)
-    first_flat = first_gradient.view(flat)
+    along_rows = torch.cat(halves)
+    results[0] = (along_rows if inverse else along_rows.neg_()).transpose(0, 1).view(x.shape)
+    first_gradient = _slab(joined_gradient, 0)
     if context is not None and needed[1]:
-        weight = first_weight[:, :, spans.context].flatten(0, 1)
-        gradient = torch.bmm(weight, first_flat.mT).sum(0).T
-        results[1] = gradient if len(context) == len(x) else gradient.sum(0, keepdim=True)
+        weight = joined_weight[:, :, num_axes + 1 :].mT
+        found = torch.bmm(weight, first_gradient).sum(0).T
+        results[1] = found if len(context) == num_rows else found.sum(0, keepdim=True)
     if any(needed[2:]):
         read = states[:-1] if inverse else states[1:]
-        read = read.repeat_interleave(2, dim=0)
-        found = torch.bmm(read, first_flat).view(first_weight.shape)
-        axes, one, *others = found.split(
-            [num_axes - 1, 1, spans.num_rows - num_axes - 1, 1]
-            if context_weight is not None
-            else [num_axes - 1, 1, 1],
-            dim=2,
-        )
-        results[2] = torch.cat([axes, others[-1]], dim=2).transpose(2, 3)
-        results[3] = one.squeeze(2)
-        second_flat = second_gradient.view(flat).transpose(1, 2)
-        found = torch.bmm(second_flat, first_hidden.view(flat))
+        found = torch.bmm(read, _slab(first_gradient, transposed=True))
+        found = found.view(num_layers, -1, 2, hidden_dim).permute(0, 2, 3, 1)
+        results[2] = found[..., :num_axes]
+        results[3] = found[..., num_axes]
+        if context_weight is not None:
+            results[8] = found[..., num_axes + 1 :]
+        kept, second = hidden.flatten(1, 2), _slab(hidden_gradient, 1)
+        found = torch.bmm(second.flatten(0, 1), _slab(kept, 0, transposed=True))
         results[4] = found.view(hidden_weight.shape)
-        results[5] = second_gradient.sum(2)
-        found = torch.bmm(output_gradient.view(flat[0], num_axes, -1), second_hidden.view(flat))
+        results[5] = second.sum(3)
+        found = torch.bmm(output_gradient.flatten(0, 1), _slab(kept, 1, transposed=True))
         results[6] = found.view(output_weight.shape)
         results[7] = output_gradient.sum(3)
-        if context_weight is not None:
-            results[8] = others[0].transpose(2, 3)
     return results
 
 

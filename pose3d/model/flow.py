@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pose3d.model.coupling import CouplingWeights, map_rows
+from pose3d.model.coupling import CouplingWeights, log_prob_of_rows, map_rows
 from pose3d.model.flow_base import Flow, FlowConfig, full_precision, standard_normal_log_prob
 from pose3d.model.zuko_flow import ZukoFlow
 
@@ -121,26 +121,38 @@ class ResidualFlow(Flow):
         """Map base variables to residuals; see `Flow.from_base`."""
         return self._map(z, context, inverse=True)
 
+    def log_prob(
+        self,
+        x: Float[Tensor, "*batch axes"],
+        context: Float[Tensor, "*contexts context_dim"] | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """Log density of the residual x, nats; see `Flow.log_prob`."""
+        self.check(x, context)
+        with full_precision(x):
+            return log_prob_of_rows(*self._cast(x, context))
+
     def _map(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         self.check(x, context)
         with full_precision(x):
-            dtype = torch.promote_types(x.dtype, self.input_weight.dtype)
-            rows = x.reshape(-1, self.num_axes)
-            if context is not None:
-                if context.shape[:-1].numel() != 1:
-                    context = context.expand(*x.shape[:-1], self.context_dim)
-                context = context.reshape(-1, self.context_dim).to(dtype)
-            parameters = (getattr(self, name) for name in CouplingWeights._fields)
-            weights = CouplingWeights(
-                *(
-                    each if each is None or each.dtype == dtype else each.to(dtype)
-                    for each in parameters
-                )
+            return map_rows(*self._cast(x, context), inverse=inverse)
+
+    def _cast(
+        self, x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, CouplingWeights]:
+        """x, the context with one axis for its batch, and the weights, all of one dtype."""
+        dtype = torch.promote_types(x.dtype, self.input_weight.dtype)
+        if context is not None:
+            if context.shape[:-1].numel() != 1:
+                context = context.expand(*x.shape[:-1], self.context_dim)
+            context = context.reshape(-1, self.context_dim).to(dtype)
+        parameters = (getattr(self, name) for name in CouplingWeights._fields)
+        weights = CouplingWeights(
+            *(
+                each if each is None or each.dtype == dtype else each.to(dtype)
+                for each in parameters
             )
-            if rows.dtype != dtype:
-                rows = rows.to(dtype)
-            mapped, log_abs_det = map_rows(rows, context, weights, inverse=inverse)
-            return mapped.reshape(x.shape), log_abs_det.reshape(x.shape[:-1])
+        )
+        return x if x.dtype == dtype else x.to(dtype), context, weights
 
 
 class StandardNormal(Flow):
