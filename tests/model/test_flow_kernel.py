@@ -5,8 +5,15 @@ import sys
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from pose3d.model.coupling import CouplingWeights, fused_map, plain_map
+from pose3d.model.coupling import (
+    CouplingWeights,
+    fused_log_prob,
+    fused_map,
+    plain_log_prob,
+    plain_map,
+)
 from pose3d.model.flow import FlowConfig, ResidualFlow
 
 
@@ -138,3 +145,55 @@ torch.testing.assert_close(actual, expected)
 def test_the_whole_flow_is_one_graph_to_a_compiler():
     """In a process of its own: the checks of shapes, of tests only, cannot be compiled."""
     subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_density_and_both_gradients_are_those_of_the_definition(case):
+    x, context, weights = inputs(**case)
+    leaves = [x, *([context] if context is not None else []), *weights]
+    found = []
+    for function in (fused_log_prob, plain_log_prob):
+        value = function(x, context, CouplingWeights(*weights))
+        objective = (value * value).sum()
+        plain = torch.autograd.grad(objective, leaves, retain_graph=True)
+        first = torch.autograd.grad(objective, leaves, create_graph=True)
+        second = torch.autograd.grad(sum(each.square().sum() for each in first), leaves)
+        with torch.no_grad():
+            again = function(x, context, CouplingWeights(*weights))
+        found.append([value, again, *plain, *first, *second])
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_gradients_asked_for_under_autocast_are_in_full_precision(sharpen):
+    flow = sharpen(ResidualFlow(), seed=1)
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    (expected,) = torch.autograd.grad(flow.log_prob(x).sum(), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (actual,) = torch.autograd.grad(flow.log_prob(x).sum(), x)
+    assert torch.equal(actual, expected)
+
+
+def test_a_quarter_of_the_operator_calls_of_the_plain_loop(loop_flow):
+    """Counts of all calls that the profiler sees, views and nested ones included."""
+    flow = ResidualFlow()
+    loop = loop_flow(flow)
+    x = torch.randn(128, 18, 3, requires_grad=True)
+    calls = []
+    for each in (flow, loop):
+        each.log_prob(x).sum().backward()  # what is done once only does not count
+        each.zero_grad()
+        x.grad = None
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            each.log_prob(x).sum().backward()
+        rows = profiler.key_averages()
+        calls.append(sum(row.count for row in rows if row.key.startswith("aten::")))
+    assert 4 * calls[0] <= calls[1]
+
+
+@pytest.mark.long
+def test_the_standard_compiler_makes_one_graph_of_the_same_values():
+    """With its own code generator, which takes a minute."""
+    command = COMPILED.replace(', backend="eager"', "")
+    assert "backend" not in command
+    subprocess.run([sys.executable, "-c", command], check=True)
