@@ -1,29 +1,43 @@
 """Images per second of the regressor's training step, and milliseconds of flow and likelihood.
 
 Every backbone runs forward and backward alone, in float32 and bf16 autocast, with and without
-channels_last. Flow and likelihood run forward and backward on 128 × 18 residuals of which one joint
-per sample lacks its depth, beside a plain loop over the couplings with separate scale and shift
-modules. JSON to stdout or a file.
+channels_last. Flows and likelihoods run forward and backward on 128 × 18 residuals of which one
+joint per sample lacks its depth. The flow runs in turns with a plain loop over the couplings with
+separate scale and shift modules, and with the bare products of the couplings' hidden layers, below
+which no implementation gets. Flow and exact likelihood are also set against the training step of a
+ResNet-50 at 256 px of the same batch. The fastest repeat counts. JSON to stdout or a file.
 
     python benchmarks/bench_model.py --backbones resnet18 resnet50 --out model.json
 """
 
 import argparse
+import math
 import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from provenance import provenance, write_result
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from pose3d.model.flow import ResidualFlow
+from pose3d.model.flow import Flow, FlowConfig, ResidualFlow, build_flow
+from pose3d.model.flow_base import KINDS
 from pose3d.model.likelihood import Likelihood, LikelihoodConfig
 from pose3d.model.regressor import ModelConfig, PoseRegressor
 
 NUM_JOINTS = 18
+LIKELIHOODS = {
+    **{kind: {"kind": kind} for kind in ("l1", "l2", "laplace", "gaussian")},
+    **{kind: {"kind": kind} for kind in ("flow", "flow_reparam")},
+    **{
+        f"rle_{base}_{form}": {"base": base, "form": form}
+        for base in ("laplace", "gaussian")
+        for form in ("paper", "released")
+    },
+}
 
 
 class LoopFlow(nn.Module):
@@ -67,6 +81,8 @@ def main() -> None:
     parser.add_argument("--num-residuals", type=int, default=128, help="samples of 18 joints")
     parser.add_argument("--torch-threads", type=int, help="default: what torch chooses")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--zuko-flows", nargs="*", default=[k for k in KINDS if k != "realnvp"])
+    parser.add_argument("--share-batch-sizes", type=int, nargs="*", default=[8, 32])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -74,7 +90,9 @@ def main() -> None:
         torch.set_num_threads(options.torch_threads)
     torch.manual_seed(0)
     result = describe(options) | {
-        "flow_and_likelihood": measure_likelihood(options),
+        "flow": measure_flows(options),
+        "likelihoods": measure_likelihoods(options),
+        "share_of_resnet50_256px_step": measure_share(options),
         "training_images_per_second": {
             name: measure_backbone(name, options) for name in options.backbones
         },
@@ -101,57 +119,136 @@ def measure_backbone(name: str, options: argparse.Namespace) -> dict[str, float]
                 (pose.mean.square().sum() + pose.scale.log().sum()).backward()
 
             label = f"{precision}_{memory_format}".replace("torch.", "")
-            milliseconds = median_milliseconds(step, options)
+            milliseconds = fastest_in_turns({"step": step}, options)["step"]
             rates[label] = round(1e3 * options.batch_size / milliseconds, 2)
     return rates
 
 
-def measure_likelihood(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Median milliseconds and operator calls, forward and backward."""
-    shape = (options.num_residuals, NUM_JOINTS, 3)
-    device = options.device
+def measure_flows(options: argparse.Namespace) -> dict[str, Any]:
+    """The flow, the loop and the bare products in turns; then what each flow of zuko takes."""
+    x = torch.randn(options.num_residuals, NUM_JOINTS, 3, device=options.device)
+    x.requires_grad_()
+    flow, loop = ResidualFlow().to(options.device), LoopFlow().to(options.device)
+    steps = {
+        "plain_loop": lambda: loop.log_prob(x).sum().backward(),
+        "flow": lambda: flow.log_prob(x).sum().backward(),
+        "hidden_products_alone": hidden_products(flow, x),
+    }
+    milliseconds = fastest_in_turns(steps, options)
+    calls = {name: operator_calls(steps[name]) for name in ("plain_loop", "flow")}
+    others = {}
+    for kind in options.zuko_flows:
+        other = build_flow(FlowConfig(kind=kind)).to(options.device)
+
+        def step(other: Flow = other) -> None:
+            other.log_prob(x).sum().backward()
+
+        others[kind] = cost(step, options)
+    return {
+        "milliseconds": milliseconds,
+        "operator_calls": calls,
+        "times_faster_than_loop": round(milliseconds["plain_loop"] / milliseconds["flow"], 2),
+        "times_fewer_calls_than_loop": round(calls["plain_loop"] / calls["flow"], 2),
+        "zuko": others,
+    }
+
+
+def hidden_products(flow: ResidualFlow, x: torch.Tensor) -> Callable[[], None]:
+    """The products of the hidden layers alone: forward, and for both gradients."""
+    weight = flow.hidden_weight.detach()
+    num_rows = x.shape[:-1].numel()
+    read = torch.randn(*weight.shape[:3], num_rows, device=x.device)
+    written = torch.empty_like(read)
+
+    def step() -> None:
+        for layer in range(len(weight)):
+            torch.bmm(weight[layer], read[layer], out=written[layer])
+            torch.bmm(weight[layer].mT, read[layer], out=written[layer])
+        torch.bmm(written.flatten(0, 1), read.flatten(0, 1).mT)
+
+    return step
+
+
+def measure_likelihoods(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Milliseconds and operator calls of every kind, forward and backward."""
+    results = {}
+    for name, settings in LIKELIHOODS.items():
+        step = likelihood_step(settings, options.num_residuals, options.device)
+        results[name] = cost(step, options)
+    return results
+
+
+def likelihood_step(
+    settings: dict[str, str], batch_size: int, device: str, *, planar: bool = True
+) -> Callable[[], None]:
+    """A step in training mode; joint 0 of each sample lacks its depth where `planar`."""
+    shape = (batch_size, NUM_JOINTS, 3)
     mean = torch.zeros(shape, device=device, requires_grad=True)
     scale = torch.full(shape, 0.5, device=device, requires_grad=True)
     target, weight = torch.randn(shape, device=device), torch.ones(shape, device=device)
-    planar = weight.clone()
-    planar[:, 0, 2] = 0
-    flow, loop = ResidualFlow().to(device), LoopFlow().to(device)
-    rows = {
-        "loop_flow": lambda: loop.log_prob((target - mean) / scale),
-        "flow": lambda: flow.log_prob((target - mean) / scale),
-    }
-    for name, settings, labels in (
-        ("likelihood_paper_depth_everywhere", {"form": "paper"}, weight),
-        ("likelihood_paper", {"form": "paper"}, planar),
-        ("likelihood_released", {"form": "released"}, planar),
-        ("likelihood_laplace", {"kind": "laplace"}, planar),
-    ):
-        likelihood = Likelihood(LikelihoodConfig(**settings), ResidualFlow(), planar_joints=(0,))
-        likelihood.to(device)
-        rows[name] = lambda call=likelihood, labels=labels: call(mean, scale, target, labels)
-    results = {}
-    for name, row in rows.items():
+    if planar:
+        weight[:, 0, 2] = 0
+    flow = ResidualFlow()
+    likelihood = Likelihood(LikelihoodConfig(**settings), flow, planar_joints=(0,))  # type: ignore[arg-type]
+    likelihood.to(device)
+    return lambda: likelihood(mean, scale, target, weight).sum().backward()
 
-        def step(row=row) -> None:
-            row().sum().backward()
 
-        results[name] = {
-            "milliseconds": round(median_milliseconds(step, options), 3),
-            "operator_calls": operator_calls(step),
+def measure_share(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Flow and exact likelihood beside the rest of a ResNet-50's training step, float32."""
+    device, results = options.device, {}
+    model = PoseRegressor(ModelConfig(backbone="resnet50"), NUM_JOINTS)
+    model = model.to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(model.parameters())
+    for batch_size in options.share_batch_sizes:
+        images = torch.randn(batch_size, 3, 256, 256, device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+
+        def network(images: torch.Tensor = images) -> None:
+            optimiser.zero_grad(set_to_none=True)
+            pose = model(images)
+            (pose.mean.square().sum() + pose.scale.log().sum()).backward()
+            optimiser.step()
+
+        steps = {
+            "network": network,
+            "flow_and_likelihood": likelihood_step({"form": "paper"}, batch_size, device),
+        }
+        milliseconds = fastest_in_turns(steps, options)
+        share = milliseconds["flow_and_likelihood"] / sum(milliseconds.values())
+        results[f"batch_{batch_size}"] = {
+            **{f"{name}_milliseconds": value for name, value in milliseconds.items()},
+            "share_percent": round(100 * share, 2),
         }
     return results
 
 
-def median_milliseconds(step: Callable[[], None], options: argparse.Namespace) -> float:
-    """Median over repeats, after two to warm up."""
-    times = []
-    for _ in range(options.repeats + 2):
-        start = time.perf_counter()
-        step()
-        if options.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    return sorted(times[2:])[options.repeats // 2]
+def cost(step: Callable[[], None], options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds and operator calls."""
+    milliseconds = fastest_in_turns({"step": step}, options)["step"]
+    return {"milliseconds": milliseconds, "operator_calls": operator_calls(step)}
+
+
+def fastest_in_turns(
+    steps: dict[str, Callable[[], None]], options: argparse.Namespace
+) -> dict[str, float]:
+    """Fastest repeat of each, taken in turns, so that what else the machine does hits all."""
+    fastest = dict.fromkeys(steps, math.inf)
+    for repeat in range(options.repeats + 2):
+        for name, step in steps.items():
+            milliseconds = timed(step, options.device)
+            if repeat >= 2:
+                fastest[name] = min(fastest[name], milliseconds)
+    return {name: round(value, 3) for name, value in fastest.items()}
+
+
+def timed(step: Callable[[], None], device: str) -> float:
+    """Milliseconds of one step."""
+    start = time.perf_counter()
+    step()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - start)
 
 
 def operator_calls(step: Callable[[], None]) -> int:
