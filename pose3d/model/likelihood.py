@@ -52,8 +52,8 @@ from pose3d.model.standardise import (
 )
 
 __all__ = ["Likelihood", "LikelihoodConfig"]
-NUM_DRAWS = 8
-"""Random numbers for the points of one group."""
+NUM_DRAWS = 6
+"""Random numbers for the points of one group: a shift of W's and one of the flow's."""
 
 
 class Likelihood(nn.Module):
@@ -134,7 +134,7 @@ class Likelihood(nn.Module):
             ("training_points", num_training),
             ("evaluation_points", num_evaluation),
         ):
-            sobol = torch.quasirandom.SobolEngine(4, scramble=True, seed=0)
+            sobol = torch.quasirandom.SobolEngine(3, scramble=True, seed=0)
             self.register_buffer(name, sobol.draw(number // 2), persistent=False)
         self.register_buffer("residual_location", torch.zeros(3))
         self.register_buffer("residual_spread", torch.ones(3))
@@ -223,6 +223,7 @@ class Likelihood(nn.Module):
         *,
         feature: Float[Tensor, "batch features"] | None = None,
         centred: bool = False,
+        planar_joints: tuple[int, ...] = (),
     ) -> tuple[Float[Tensor, "batch joints 3"], Spread]:
         """Location and spread of the label, uvd, that belong to a prediction.
 
@@ -232,6 +233,8 @@ class Likelihood(nn.Module):
             feature: Of the images, where the flow depends on it.
             centred: Whether to move μ to the geometric median of the label, μ + σ·c or μ + L·c,
                 see `residual_centre`.
+            planar_joints: Joints whose labels had no depth in training, such as (skeleton.root,):
+                in the kind flow their u and v went through the second flow, and do so here.
 
         Returns:
             For the kind flow f(μ), and the square root of the diagonal (or the Cholesky factor) of
@@ -243,7 +246,9 @@ class Likelihood(nn.Module):
                 assert self.flow is not None
                 dtype = torch.promote_types(mean.dtype, torch.float32)
                 context = self._context_of_joints(self._groups(feature), mean)
-                return pushed_forward(self.flow, mean.to(dtype), scale.to(dtype), context)
+                mean, scale = mean.to(dtype), scale.to(dtype)
+                whole = pushed_forward(self.flow, mean, scale, context)
+                return self._with_planar_estimate(whole, mean, scale, context, planar_joints)
             if centred:
                 centre = self.residual_centre(feature=feature).to(mean)
                 return mean + scaled(centre.expand_as(mean), scale), scale
@@ -334,7 +339,7 @@ class Likelihood(nn.Module):
                 groups = groups[(draw * num_groups).long()]
             return self.flow.from_base(normal, groups)[0]
         num_pool = max(8 * num_samples, 2**15) // (2 * num_groups) * 2
-        uniform = torch.rand(2, num_groups, num_pool, 4, generator=generator, device=device)
+        uniform = torch.rand(2, num_groups, num_pool, 3, generator=generator, device=device)
         pool = self._weighted(groups, fixed=True, uniform=uniform)
         chance = pool.log_share.softmax(-1).flatten()
         chosen = torch.multinomial(chance, num_samples, replacement=True, generator=generator)
@@ -682,6 +687,35 @@ class Likelihood(nn.Module):
             merged = torch.where(unpromised.reshape(shape), math.nan, merged)
         return merged
 
+    def _with_planar_estimate(
+        self,
+        whole: tuple[Tensor, Tensor],
+        mean: Tensor,
+        scale: Tensor,
+        context: Tensor | None,
+        joints: tuple[int, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """Estimates of the kind flow, of which (u, v) of some joints are those of the second."""
+        assert self.planar_flow is not None
+        if not joints:
+            return whole
+        chosen = list(joints)
+        plane = (..., slice(2), slice(2)) if is_triangular(scale) else (..., slice(2))
+        if context is not None:
+            context = context.reshape(*mean.shape[:2], -1)[:, chosen].flatten(0, 1)
+        planar = pushed_forward(
+            self.planar_flow, mean[:, chosen, :2], scale[:, chosen][plane], context
+        )
+        location, spread = (values.clone() for values in whole)
+        location[:, chosen, :2] = planar[0]
+        own = spread[:, chosen]
+        own[plane] = planar[1]
+        if is_triangular(scale):  # the planes of the two flows know nothing of each other's depth
+            own[..., 2, 2] = torch.linalg.vector_norm(own[..., 2, :], dim=-1)
+            own[..., 2, :2] = 0
+        spread[:, chosen] = own
+        return location, spread
+
     def _groups(self, feature: Tensor | None) -> Tensor | None:
         return None if self.contexts is None else self.contexts(feature)
 
@@ -711,12 +745,12 @@ class Likelihood(nn.Module):
         return nodes.expand(len(rows), -1), log_weight
 
     def _draws(self, groups: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """The random numbers of a step, from torch's global generator: eight a group, and one."""
+        """The random numbers of a step, from torch's global generator: six a group, and one."""
         number = NUM_DRAWS * (1 if groups is None else len(groups)) + 1
         return torch.rand(number, device=self.training_points.device, dtype=dtype)
 
     def _uniform(self, groups: Tensor | None, dtype: torch.dtype, draws: Tensor | None) -> Tensor:
-        """Quasi-random points of the unit cube, [2 groups points 4]: fixed, or shifted at random.
+        """Quasi-random points of the unit cube, [2 groups points 3]: fixed, or shifted at random.
 
         Every group has its own shift, so that the errors of their normalisers differ.
         """
@@ -724,7 +758,7 @@ class Likelihood(nn.Module):
             return self.evaluation_points.to(dtype).expand(
                 2, 1 if groups is None else len(groups), -1, -1
             )
-        shift = draws[:-1].reshape(2, -1, 1, 4)
+        shift = draws[:-1].reshape(2, -1, 1, 3)
         return (self.training_points.to(dtype) + shift) % 1
 
     def _weighted(

@@ -6,7 +6,8 @@ With c(x), x clamped to ±bound on each axis, 1/s = ∫ Q(x)·G(c(x)) dx.
 must then outweigh Q's tails, and nearly all its mass lies where Q has none. 1/s = E_{x~Q}[G(x)] is
 blind where the flow is sharp, and to what P holds beyond Q's bulk. Training exploits a blind
 estimate: it moves mass to where nothing is counted, and runs away. Half of the points are therefore
-drawn from the flow and half from W, which follows the residuals seen in training (see `proposal`).
+drawn from the flow and half from W, which knows the residuals seen in training and Q's bulk (see
+`proposal`).
 Both are weighed by the balance heuristic (Veach & Guibas 1995),
 
     1/s = E_{x~W}[Q·G / (W+G)] + E_{x~G}[Q·G / (W+G)],
@@ -44,12 +45,12 @@ class ResidualPoints:
     @classmethod
     def from_uniform(
         cls,
-        uniform: Float[Tensor, "2 groups points 4"],
+        uniform: Float[Tensor, "2 groups points 3"],
         proposal: Proposal,
         context: Float[Tensor, "groups context_dim"] | None,
     ) -> "ResidualPoints":
         """Move points of the unit cube to where they belong."""
-        normal = torch.special.ndtri(uniform[1, ..., :3].clamp(EDGE, 1 - EDGE))
+        normal = torch.special.ndtri(uniform[1].clamp(EDGE, 1 - EDGE))
         return cls(proposal.points(uniform[0]), normal, context)
 
 

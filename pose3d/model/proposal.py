@@ -1,8 +1,10 @@
-"""Where residuals were seen: the density W that places the points of every integral over them.
+"""Where s·Q·G may have its mass: W, the density that places the points of every integral over it.
 
-W is heavy-tailed, so that no residual density is missed beyond it: Student's t with two degrees of
-freedom, on each axis for one half of W and trivariate for the other, about a running location and
-spread of the residuals. Because it follows them, no scale of σ escapes it.
+Half of W lies where residuals were seen, about their running location and spread, so that no scale
+of σ escapes it. The other half lies where Q has its bulk, no wider than that: as long as the flow
+does not outweigh Q, wide residuals leave the mass of Q·G there, and points among the residuals
+alone then miss it (0.1 nats at 1,024 points). Both are products of Student's t with two degrees of
+freedom, heavy-tailed, so that no residual density is missed beyond them.
 """
 
 import math
@@ -17,33 +19,35 @@ PACE = 0.1
 SMALLEST_SPREAD = 1e-3
 EDGE = 1e-6
 """Points of the unit cube are kept this far from its faces."""
-LOG_CONSTANT_OF_BALL = math.lgamma(2.5) - 1.5 * math.log(2 * math.pi)
-"""Log density at 0 of the trivariate Student's t with two degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """W at one moment: half product, half trivariate Student's t, with two degrees of freedom."""
+    """W at one moment: two products of Student's t, one about the residuals, one about Q's bulk."""
 
     location: Float[Tensor, "3"]
     """Of the residuals, units of σ."""
     spread: Float[Tensor, "3"]
     """Mean absolute deviation of the same."""
 
-    def points(self, uniform: Float[Tensor, "*batch points 4"]) -> Float[Tensor, "*batch points 3"]:
-        """Points of W from points of the unit cube, of which the first half go to the product."""
-        axis, ball = uniform.clamp(EDGE, 1 - EDGE).chunk(2, dim=-2)
-        ball = torch.special.ndtri(ball[..., :3]) / (-ball[..., 3:].log()).sqrt()
-        return torch.addcmul(
-            self.location, self.spread, torch.cat([_student(axis[..., :3]), ball], dim=-2)
-        )
+    def points(self, uniform: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
+        """Points of W from points of the unit cube, of which the first half go to the residuals."""
+        unit = _student(uniform.clamp(EDGE, 1 - EDGE))
+        halves = zip(unit.chunk(2, dim=-2), self._halves(), strict=True)
+        return torch.cat([torch.addcmul(at, width, x) for x, (at, width) in halves], dim=-2)
 
     def log_prob(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Log density of W, nats."""
-        square = ((x - self.location) / self.spread).square()
-        axis = -1.5 * (2 + square).log().sum(-1)
-        ball = LOG_CONSTANT_OF_BALL - 2.5 * torch.log1p(square.sum(-1) / 2)
-        return torch.logaddexp(axis, ball) - (math.log(2) + self.spread.log().sum())
+        seen, bulk = (
+            -1.5 * (2 + ((x - at) / width).square()).log().sum(-1) - width.log().sum()
+            for at, width in self._halves()
+        )
+        return torch.logaddexp(seen, bulk) - math.log(2)
+
+    def _halves(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Location and spread of either half; Q's mean absolute deviation is 1, about 0."""
+        ratio = self.spread.reciprocal().clamp_max(1)
+        return (self.location, self.spread), (ratio * self.location, ratio * self.spread)
 
     def along_depth(
         self, uniform: Float[Tensor, "*batch"]

@@ -33,8 +33,9 @@ def quadrature_log_s(flow, panels):
         return -(volume.log() + flow.log_prob(points).double() + log_base).logsumexp(0).item()
 
 
-@pytest.mark.parametrize(("name", "largest"), [("narrow", 0.05), ("heavy", 0.05), ("wide", 0.15)])
-def test_log_s_stays_honest_as_the_flow_sharpens(name, largest, panels):
+@pytest.mark.parametrize("name", ["narrow", "heavy", "wide"])
+def test_log_s_stays_honest_as_the_flow_sharpens(name, panels):
+    """To 0.05 nats with the points of training; wide: also before the flow outweighs Q."""
     torch.manual_seed(0)
     flow = ResidualFlow(FlowConfig(num_layers=4, hidden_dim=16))
     likelihood = Likelihood(LikelihoodConfig(), flow)
@@ -52,5 +53,5 @@ def test_log_s_stays_honest_as_the_flow_sharpens(name, largest, panels):
             with torch.no_grad():
                 errors += [likelihood.log_normaliser().item() - seen[-1] for _ in range(8)]
     assert abs(seen[-1] - START) > 0.3  # the flow moves
-    assert torch.tensor(errors).square().mean().sqrt() < largest
-    assert abs(torch.tensor(errors).mean().item()) < 0.05
+    assert torch.tensor(errors).square().mean().sqrt() < 0.05
+    assert abs(torch.tensor(errors).mean().item()) < 0.02
