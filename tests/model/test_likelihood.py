@@ -1,5 +1,6 @@
 """What is called a likelihood integrates to 1, what is not does not, and nothing poisons either."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from pose3d.model.flow import ResidualFlow, StandardNormal
+from pose3d.model.flow import FlowConfig, ResidualFlow, StandardNormal
 from pose3d.model.likelihood import Likelihood, LikelihoodConfig
 
 DENSITIES = {
@@ -431,14 +432,54 @@ def test_terms_are_means_over_labelled_joints_and_leave_no_trace():
     assert not sum(terms.values()).requires_grad
 
 
-def test_float32_under_autocast():
+FULL = [{"kind": kind} for kind in ("laplace", "gaussian", "flow", "flow_reparam", "rle")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "condition", "has_full_covariance"),
+    [
+        *((settings, "none", False) for settings in EVERY),
+        *((settings, "none", True) for settings in FULL),
+        *((settings, "feature", False) for settings in (*FULL[2:], {"form": "released"})),
+    ],
+    ids=str,
+)
+def test_float32_under_autocast(settings, condition, has_full_covariance, sharpen):
+    """Values and gradients of a training step under bf16 are those outside, to the last bit.
+
+    Some joints lack depth or all labels, one label is far beyond the bound.
+    """
     torch.manual_seed(0)
-    likelihood = Likelihood(LikelihoodConfig(), ResidualFlow()).eval()
-    mean, scale, target = (value.detach() for value in random_case())
-    expected = likelihood(mean, scale, target)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(likelihood(mean, scale, target), expected)
-        assert likelihood(mean.bfloat16(), scale.bfloat16(), target).dtype == torch.float32
+    flow = ResidualFlow(FlowConfig(num_layers=2, hidden_dim=8, condition=condition))
+    likelihood = Likelihood(LikelihoodConfig(**settings), sharpen(flow, seed=1), feature_dim=5)
+    feature = torch.randn(4, 5, requires_grad=True)
+    mean, scale, target = random_case()
+    spread = scale.diag_embed() if has_full_covariance else scale
+    target[1, 1] = 1e3
+    weight = torch.ones(4, 6, 3)
+    weight[:, 0, 2], weight[0, 2] = 0, 0
+    leaves = [mean, scale, *likelihood.parameters()]
+    state = copy.deepcopy(likelihood.state_dict())
+
+    def step(is_enabled, *predicted):
+        likelihood.load_state_dict(state)  # the running residuals
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_enabled):
+            nats = likelihood(*predicted, target, weight, feature=feature)
+        assert nats.dtype == torch.float32
+        assert nats.isfinite().all()
+        return nats, torch.autograd.grad(
+            nats.sum(), leaves, allow_unused=True, materialize_grads=True
+        )
+
+    outside, under = (step(is_enabled, mean, spread) for is_enabled in (False, True))
+    assert torch.equal(under[0], outside[0])
+    for value, expected in zip(under[1], outside[1], strict=True):
+        assert value.isfinite().all()
+        assert torch.equal(value, expected)
+    low, rounded = (values.bfloat16() for values in (mean, spread))
+    of_rounded, _ = step(False, low.float(), rounded.float())
+    assert torch.equal(step(True, low, rounded)[0], of_rounded)
 
 
 def test_training_draws_from_the_global_generator_alone():
