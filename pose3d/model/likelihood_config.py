@@ -31,10 +31,10 @@ class LikelihoodConfig:
     form: str = "paper"
     """rle only: paper is the normalised density, released what the published weights minimised."""
     residual_bound: float | None = None
-    """Largest standardised residual, per axis, of full influence on the flow; null: none in the
+    """Largest standardised residual, per axis, of full influence in training; null: none in the
     form released, which is then exactly the published loss, 5 for rle with Q Gaussian, else 10."""
     num_normaliser_samples: int = 1024
-    """Points for log s in training; half from the flow, half from where residuals were seen."""
+    """Points for log s in training; half of the flow, half where residuals and the bulk of Q are."""
     num_evaluation_samples: int = 8192
     """Points for log s in evaluation mode."""
     num_context_samples: int = 128
@@ -84,7 +84,7 @@ class LikelihoodConfig:
 
     @property
     def bound(self) -> float:
-        """Largest standardised residual of full influence on the flow."""
+        """Largest standardised residual of full influence in training."""
         if self.residual_bound is not None:
             return self.residual_bound
         if self.is_released:
