@@ -34,7 +34,7 @@ class LikelihoodConfig:
     """Largest standardised residual, per axis, of full influence in training; null: none in the
     form released, which is then exactly the published loss, 5 for rle with Q Gaussian, else 10."""
     num_normaliser_samples: int = 1024
-    """Points for log s in training; half of the flow, half where residuals and the bulk of Q are."""
+    """Points for log s in training; half from the flow, half where residuals and Q lie."""
     num_evaluation_samples: int = 8192
     """Points for log s in evaluation mode."""
     num_context_samples: int = 128
