@@ -27,7 +27,8 @@ class Network(nn.Module):
         load_pretrained: bool = True,
     ) -> None:
         super().__init__()
-        num_joints = skeleton_by_name(config.data.skeleton).num_joints
+        skeleton = skeleton_by_name(config.data.skeleton)
+        num_joints, self.root = skeleton.num_joints, skeleton.root
         self.regressor = PoseRegressor(config.model, num_joints, load_pretrained=load_pretrained)
         self.likelihood = Likelihood(
             config.likelihood,
@@ -41,8 +42,11 @@ class Network(nn.Module):
         """Where the joints are, in the mode that the network is in.
 
         The regressor's answer, from which the likelihood makes the estimate that belongs to it: the
-        same for all kinds but ``flow``, whose estimate went through the flow.
+        same for all kinds but ``flow``, whose estimate went through the flow: the root's through
+        the one over (u, v), since its depth is never trained.
         """
         pose = self.regressor(images)
-        mean, spread = self.likelihood.estimate(pose.mean, pose.spread, feature=pose.feature)
+        mean, spread = self.likelihood.estimate(
+            pose.mean, pose.spread, feature=pose.feature, planar_joints=(self.root,)
+        )
         return PoseDistribution.from_spread(mean, spread, pose.feature)

@@ -5,21 +5,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pose3d.model.flow import Flow
-from pose3d.model.standardise import Spread, is_triangular
+from pose3d.model.standardise import is_triangular
 
 
 def pushed_forward(
     flow: Flow,
-    mean: Float[Tensor, "batch joints 3"],
-    spread: Spread,
+    mean: Float[Tensor, "batch joints axes"],
+    spread: Float[Tensor, "batch joints axes"] | Float[Tensor, "batch joints axes axes"],
     context: Float[Tensor, "rows context_dim"] | None = None,
-) -> tuple[Float[Tensor, "batch joints 3"], Spread]:
+) -> tuple[
+    Float[Tensor, "batch joints axes"],
+    Float[Tensor, "batch joints axes"] | Float[Tensor, "batch joints axes axes"],
+]:
     """f(μ) with the standard deviations, or the Cholesky factor, of J diag(σ²) Jᵀ.
 
-    J is the Jacobian of f at μ, by three backward passes. The results carry no gradient.
+    J is the Jacobian of f at μ, by a backward pass for each axis. The results carry no gradient.
+    The factor comes from a QR decomposition, in float64: no covariance is formed that could lose
+    its positive definiteness to rounding.
 
     Args:
-        flow: f, from base to data.
+        flow: f, from base to data; over as many axes as μ has.
         mean: μ.
         spread: σ, or L.
         context: Of the flow, of every joint of every image.
@@ -27,17 +32,20 @@ def pushed_forward(
     Returns:
         Location and, as σ or L as it came, its spread.
     """
+    num_axes = flow.num_axes
     with torch.inference_mode(False), torch.enable_grad():
-        rows = mean.detach().clone().reshape(-1, 3).requires_grad_()
+        rows = mean.detach().clone().reshape(-1, num_axes).requires_grad_()
         held = None if context is None else context.detach().clone()
         pushed = flow.from_base(rows, held)[0]
         columns = [
-            torch.autograd.grad(pushed[:, axis].sum(), rows, retain_graph=axis < 2)[0]
-            for axis in range(3)
+            torch.autograd.grad(pushed[:, axis].sum(), rows, retain_graph=axis < num_axes - 1)[0]
+            for axis in range(num_axes)
         ]
-    jacobian = torch.stack(columns, dim=-2).reshape(*mean.shape, 3).to(spread.dtype)
+    jacobian = torch.stack(columns, dim=-2).reshape(*mean.shape, num_axes).to(spread.dtype)
     location = pushed.detach().reshape(mean.shape)
     if not is_triangular(spread):
         return location, (jacobian * spread.detach()[..., None, :]).norm(dim=-1)
-    factor = jacobian @ spread.detach().tril()
-    return location, torch.linalg.cholesky(factor @ factor.mT)
+    factor = jacobian.double() @ spread.detach().double().tril()
+    upper = torch.linalg.qr(factor.mT, mode="r").R
+    diagonal = upper.diagonal(dim1=-2, dim2=-1)
+    return location, (upper * diagonal.sign()[..., None]).mT.to(spread.dtype)
