@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pose3d.data.augment import AugmentConfig
 from pose3d.data.dataset import DataConfig
 from pose3d.model.flow import FlowConfig
-from pose3d.model.likelihood import LikelihoodConfig
+from pose3d.model.likelihood_config import KINDS_WITH_FLOW, LikelihoodConfig
 from pose3d.model.regressor import ModelConfig
 
 
@@ -152,6 +152,19 @@ class RunConfig:
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if self.likelihood.is_released and self.model.scale_head == "cholesky":
+            raise ValueError(
+                "likelihood.form=released is a sum over axes, each with its own σ, and has no full "
+                "covariance: set model.scale_head=diagonal or likelihood.form=paper"
+            )
+        if self.flow.condition != "none" and not self.likelihood.has_flow:
+            raise ValueError(
+                f"flow.condition={self.flow.condition} conditions a flow, and "
+                f"likelihood.kind={self.likelihood.kind} has none: set flow.condition=none, or "
+                f"likelihood.kind to one of {', '.join(KINDS_WITH_FLOW)}"
+            )
 
 
 RENAMED = {"model.normalise_feature": ("model.location_head", {True: "released", False: "plain"})}

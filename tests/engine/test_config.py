@@ -127,6 +127,28 @@ def test_values_out_of_range_are_refused(override, message):
         load_config(overrides=[override])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        (
+            ["likelihood.form=released", "model.scale_head=cholesky"],
+            ["likelihood.form=released", "model.scale_head=diagonal"],
+        ),
+        (
+            ["likelihood.kind=laplace", "flow.condition=joint"],
+            ["likelihood.kind=laplace", "flow.condition=joint"],
+        ),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused_by_name(overrides, names):
+    with pytest.raises(ValueError, match="^(likelihood|flow)") as caught:
+        load_config(overrides=overrides)
+    assert all(name in str(caught.value) for name in names)
+    assert "\n" not in str(caught.value)
+    for override in overrides:  # either alone is fine
+        load_config(overrides=[override])
+
+
 @pytest.mark.parametrize("text", ["train: [", "- 1\n", "train: 3\n", "a: b: c", "\x00"])
 def test_a_file_that_is_no_config_ends_in_one_line(write, text):
     with pytest.raises(ValueError, match=r".") as caught:
