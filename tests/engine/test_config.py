@@ -141,7 +141,7 @@ def test_values_out_of_range_are_refused(override, message):
     ],
 )
 def test_settings_that_exclude_each_other_are_refused_by_name(overrides, names):
-    with pytest.raises(ValueError, match="^(likelihood|flow)") as caught:
+    with pytest.raises(ValueError, match=r"^(likelihood|flow)") as caught:
         load_config(overrides=overrides)
     assert all(name in str(caught.value) for name in names)
     assert "\n" not in str(caught.value)
