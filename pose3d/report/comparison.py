@@ -112,8 +112,8 @@ def _cells(row: Mapping[str, Any], *, has_reference: bool) -> list[str]:
         cells.append(_with_interval(metrics.get(column.name), column.digits))
         if column.centred:
             cells.append(_with_interval(metrics.get(column.centred), column.digits))
-    shares = [metrics.get(name) for name in COVERAGES]
-    cells.append("/".join(f"{100 * s['value']:.0f}" for s in shares if s) or MISSING)
+    shares = [_percent(_value(row, name)) for name in COVERAGES]
+    cells.append("/".join(shares) if set(shares) != {MISSING} else MISSING)
     cells.append(_number(row["images_per_second"], 0))
     millions = None if row["parameters"] is None else row["parameters"] / 1e6
     cells.append(_number(millions, 2))
@@ -194,8 +194,8 @@ def _draw_metric(axes: Axes, numbers: Mapping[str, Any], column: Column, theme: 
                 axes.plot(seeds, [height] * len(seeds), "|", color=colour, ms=8, mew=1)
             face = theme.surface if is_centred else colour
             axes.plot(metric["value"], height, "o", color=colour, mfc=face, ms=6, mew=1.3)
-        if row["name"] == numbers["reference"] and column.name in row["metrics"]:
-            value = row["metrics"][column.name]["value"]
+        value = _value(row, column.name)
+        if row["name"] == numbers["reference"] and value is not None:
             axes.axvline(value, color=theme.muted, lw=1, ls="--", zorder=0)
     axes.set_title(column.title)
     axes.set_xlabel(f"{column.title} ({column.unit})")
@@ -232,11 +232,11 @@ def _draw_coverage(axes: Axes, rows: Sequence[Mapping[str, Any]], theme: Theme) 
     levels = [float(name.removeprefix("coverage_")) for name in COVERAGES]
     axes.axhline(0, color=theme.muted, lw=1, ls="--")
     for place, row in enumerate(rows):
-        if COVERAGES[0] not in row["metrics"]:
+        shares = [_value(row, name) for name in COVERAGES]
+        if None in shares:
             continue
         colour, style = _look(place)
-        shares = [100 * row["metrics"][name]["value"] for name in COVERAGES]
-        gaps = [share - level for share, level in zip(shares, levels, strict=True)]
+        gaps = [100 * share - level for share, level in zip(shares, levels, strict=True)]
         axes.plot(levels, gaps, style, color=colour, lw=1.6, marker="o", ms=4)
     axes.set_xticks(levels)
     axes.set_title("Calibration")
@@ -262,6 +262,11 @@ def _look(place: int) -> tuple[str, str]:
     return LINE_COLOURS[number], LINE_STYLES[turn % len(LINE_STYLES)]
 
 
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    """A metric of a variant; None where it has none, or the metric is undefined."""
+    return row["metrics"].get(name, {}).get("value")
+
+
 def _title(numbers: Mapping[str, Any], name: str | None) -> str:
     return next((row["title"] for row in numbers["variants"] if row["name"] == name), "")
 
@@ -280,6 +285,10 @@ def _with_interval(metric: Mapping[str, Any] | None, digits: int, *, signed: boo
     if metric["low"] is None:
         return text
     return f"{text} [{metric['low']:{sign}.{digits}f}, {metric['high']:{sign}.{digits}f}]"
+
+
+def _percent(share: float | None) -> str:
+    return _number(None if share is None else 100 * share, 0)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -106,6 +106,22 @@ def test_table_holds_the_numbers_under_their_heads(numbers):
     assert plain["coverage 50/80/90/95 % (%)"] == "–"
 
 
+def test_what_is_undefined_is_a_gap_in_table_and_figure(numbers):
+    exact = numbers["variants"][1]
+    undefined = {"value": None, "low": None, "high": None, "by_seed": {"0": None, "1": None}}
+    for name in ("sigma_error_spearman", "coverage_50", "coverage_80", "coverage_90"):
+        exact["metrics"][name] = undefined
+    numbers["reference"] = "exact"
+    text = markdown(numbers)
+    found = dict(zip(cells(text, "variant"), cells(text, "RLE, exact"), strict=True))
+    assert found["σ–error Spearman (within joint)"] == "–"
+    assert found["coverage 50/80/90/95 % (%)"] == "–/–/–/95"
+    with drawing(LIGHT):
+        panels = comparison_figure(numbers, LIGHT).axes
+    assert not panels[3].lines  # Spearman
+    assert len(panels[5].lines) == 1  # of coverage, the line of perfect calibration
+
+
 def test_text_says_what_was_done(numbers):
     text = markdown(numbers)
     for said in (
