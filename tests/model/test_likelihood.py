@@ -517,13 +517,15 @@ def test_residual_density_and_the_loss_agree(fitted_rle):
 
 @pytest.mark.parametrize("name", DENSITIES)
 def test_samples_follow_the_residual_density(name, fitted_rle):
-    """Probability of half spaces through 0, from samples and by weighing a wide normal."""
+    """Probability of half spaces, from samples and by weighing a Laplace twice as wide as Q."""
     settings = DENSITIES[name]
     likelihood = Likelihood(LikelihoodConfig(**settings), fitted_rle[0].flow).eval()
     samples = likelihood.sample_residual(10_000, generator=torch.Generator().manual_seed(0))
     assert samples.shape == (10_000, 3)
-    x = 3 * torch.randn(60_000, 3, generator=torch.Generator().manual_seed(1))
-    proposal = torch.distributions.Normal(0.0, 3.0).log_prob(x).sum(-1)
+    uniform = torch.rand(60_000, 3, generator=torch.Generator().manual_seed(1))
+    wide = torch.distributions.Laplace(0.0, 2.0)
+    x = wide.icdf(uniform.clamp(1e-6, 1 - 1e-6))
+    proposal = wide.log_prob(x).sum(-1)
     with torch.no_grad():
         weight = (likelihood.residual_log_prob(x) - proposal).exp()
     for normal in torch.eye(3):
