@@ -33,7 +33,7 @@ from pose3d.engine.config import (
 KEYS = ("base", "seeds", "variants", "reference", "allow")
 BUDGET_SETTINGS = (
     *("train.epochs", "train.batch_size", "train.limit_train_batches", "train.device"),
-    *("evaluate.flip_test", "evaluate.validation_every"),
+    *("train.num_threads", "evaluate.flip_test", "evaluate.validation_every", "model.pretrained"),
 )
 """Settings, besides sections data and augment, in which variants may not differ."""
 BUDGET_SECTIONS = ("data", "augment")

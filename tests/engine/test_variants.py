@@ -61,7 +61,8 @@ def test_base_may_be_a_file_beside_it(tmp_path):
     [
         *("train.epochs=4", "train.batch_size=4", "train.limit_train_batches=9"),
         *("data.train_every=2", "data.input_size_px=96", "data.test_subjects=[9]"),
-        *("augment.rotation_std_deg=1", "evaluate.flip_test=false"),
+        *("augment.rotation_std_deg=1", "evaluate.flip_test=false", "train.num_threads=3"),
+        "model.pretrained=resnet18.pth",
     ],
 )
 def test_unequal_budgets_are_refused_unless_allowed(plan_of, setting):
