@@ -34,6 +34,8 @@ from typing import Any
 
 import torch
 
+from pose3d.data.dataset import make_dataset
+from pose3d.data.mixture import make_mixture
 from pose3d.data.store import Store, open_store
 from pose3d.engine.checkpoint import checkpoint_config, code_provenance, load_checkpoint
 from pose3d.engine.config import (
@@ -131,8 +133,9 @@ def compare(
         The numbers so far. SIGINT and SIGTERM end the trainings after the step in progress.
 
     Raises:
-        ValueError: If the file makes no sense, or a run of another configuration or store is there.
-        OSError: If a file cannot be read or written.
+        ValueError: If the file makes no sense, the store does not fit its settings, or a run of
+            another configuration or store is there.
+        OSError: If a file cannot be read or written; with ``table_only``, if there is no folder.
     """
     plan, out = load_plan(config), Path(out)
     chosen = plan.seeds if seeds is None else check_seeds(list(seeds), source="seeds")
@@ -141,6 +144,8 @@ def compare(
         raise ValueError(f"jobs must be >= 1, got {jobs}")
     if store is None and not table_only:
         raise ValueError("name the store to train on")
+    if table_only and not out.is_dir():
+        raise FileNotFoundError(f"nothing was compared at {out}; name the folder of a comparison")
     everything = [
         Job(out=out, name=v.name, seed=seed, config=v.at_seed(seed))
         for seed in sorted({*plan.seeds, *chosen})
@@ -153,11 +158,14 @@ def compare(
         assert opened is not None
         wanted = [job for job in everything if job.name in names and job.seed in chosen]
         waiting = [job for job in wanted if _is_waiting(job, retry=retry)]
+        _check_store(waiting, opened)
         if is_shown:
             print(f"{len(wanted)} runs, {len(wanted) - len(waiting)} finished before", flush=True)
         runner = _run_in_turn if jobs == 1 else _run_side_by_side
         was_stopped, unfinished = runner(waiting, opened, jobs=jobs, is_shown=is_shown)
-    header = _header(plan, command=_command(config, store, out, only, seeds, jobs))
+    command = _kept_command(out) if table_only else ""
+    command = command or _command(plan, config, None if table_only else store, out, chosen, jobs)
+    header = _header(plan, command=command)
     numbers = _plain({**header, **_table(plan, everything)})
     write_json(out / "comparison.json", numbers)
     return Comparison(out=out, numbers=numbers, was_stopped=was_stopped, unfinished=unfinished)
@@ -281,22 +289,33 @@ def _check_kept_runs(jobs: Sequence[Job], store: Store | None) -> None:
             )
 
 
+def _check_store(jobs: Sequence[Job], store: Store) -> None:
+    """Refuse settings that do not fit the store before a run fails of them, one after another."""
+    for data in dict.fromkeys(job.config.data for job in jobs):
+        make_mixture([store], data)
+        make_dataset(store, data, role="test")
+
+
 def _run_in_turn(
     waiting: Sequence[Job], store: Store, *, jobs: int, is_shown: bool
 ) -> tuple[bool, dict[str, str]]:
-    """Train one after the other in this process; whether it was stopped."""
+    """Train one after the other in this process; whether it was stopped, and what broke off."""
+    unfinished = dict[str, str]()
     for number, job in enumerate(waiting, start=1):
         if is_shown:
             print(f"{job.label} ({number} of {len(waiting)})", flush=True)
         try:
             code = finish_run(job, store, jobs=jobs, is_shown=is_shown)
         except KeyboardInterrupt:
-            return True, {}
+            return True, unfinished
+        except RuntimeError as error:  # such as memory that does not suffice for this one
+            unfinished[job.label] = " ".join(str(error).split())
+            continue
         if code == EXIT_STOPPED:
-            return True, {}
+            return True, unfinished
         if is_shown:
             print(_in_words(job), flush=True)
-    return False, {}
+    return False, unfinished
 
 
 def _run_side_by_side(
@@ -451,18 +470,28 @@ def _header(plan: Plan, *, command: str) -> dict[str, Any]:
 
 
 def _command(
+    plan: Plan,
     config: str | Path,
     store: str | Path | None,
     out: Path,
-    only: Sequence[str],
-    seeds: Sequence[int] | None,
+    seeds: Sequence[int],
     jobs: int,
 ) -> str:
+    """The call that makes the whole table; calls for some variants or seeds are parts of it."""
     words = ["pose3d", "compare", str(config)]
     words += ["--table-only"] if store is None else ["--store", str(store)]
-    words += ["--out", str(out), *(word for name in only for word in ("--only", name))]
-    words += [] if seeds is None else ["--seeds", ",".join(map(str, seeds))]
+    words += ["--out", str(out)]
+    if set(seeds) - set(plan.seeds):
+        words += ["--seeds", ",".join(map(str, sorted({*plan.seeds, *seeds})))]
     return shlex.join([*words, *(["--jobs", str(jobs)] if jobs > 1 else [])])
+
+
+def _kept_command(out: Path) -> str:
+    """The command that trained what is there, which making the table anew does not change."""
+    try:
+        return str(read_comparison(out)["command"])
+    except (FileNotFoundError, ValueError):
+        return ""
 
 
 def _machine(config: RunConfig) -> dict[str, Any]:

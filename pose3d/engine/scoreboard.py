@@ -208,7 +208,8 @@ def _row(
 
 
 def _averages(ours: Mapping[int, Mapping[str, Estimate]]) -> dict[str, dict[str, Any]]:
-    names = next(iter(ours.values()), {})
+    first, *others = ours.values() or [{}]
+    names = [name for name in first if all(name in other for other in others)]
     return {
         name: {
             **average([estimates[name] for estimates in ours.values()]).to_json(),
@@ -225,7 +226,7 @@ def _differences(
     found = {}
     for name in next(iter(ours.values()), {}):
         against = name.removesuffix("_centred")
-        shared = [seed for seed in theirs if against in theirs[seed]]
+        shared = [seed for seed in theirs if against in theirs[seed] and name in ours[seed]]
         if shared:
             a = average([ours[seed][name] for seed in shared])
             b = average([theirs[seed][against] for seed in shared])

@@ -26,7 +26,7 @@ from pose3d.engine.judge import centred_predictions, coverage_counts, describes_
 from pose3d.engine.network import Network
 from pose3d.engine.predict import load_run, predict, read_metrics
 from pose3d.evaluation.density import ResidualDensity
-from pose3d.evaluation.npz import read_npz
+from pose3d.evaluation.npz import read_npz, write_npz
 
 NAMES = ("l1-seed0", "wide-seed0", "l1-seed1", "wide-seed1")
 
@@ -150,6 +150,59 @@ def test_partial_results_are_a_table_with_gaps(copied, plan, finished):
     by_seed = wide["metrics"]["mpjpe_mm"]["by_seed"]
     assert by_seed == {"1": whole["metrics"]["mpjpe_mm"]["by_seed"]["1"]}
     assert wide["metrics"]["mpjpe_mm"]["value"] == by_seed["1"]
+
+
+def test_the_command_is_the_one_that_makes_the_whole_table(copied, plan, dots):
+    expected = f"pose3d compare {plan} --store {dots} --out {copied}"
+    given = {"store": dots, "out": copied, "is_shown": False}
+    compare(plan, only=["wide"], seeds=[1], **given)
+    assert read_comparison(copied)["command"] == expected
+    compare(plan, **{**given, "store": None}, table_only=True)
+    assert read_comparison(copied)["command"] == expected
+
+
+def test_a_metric_that_one_seed_lacks_is_left_out(copied, plan):
+    path = copied / "results" / "wide-seed1.npz"
+    arrays = {n: v for n, v in read_npz(path).items() if n not in ("covered", "coverable")}
+    write_npz(path, arrays)
+    result = compare(plan, store=None, out=copied, table_only=True, is_shown=False)
+    metrics = result.numbers["variants"][1]["metrics"]
+    assert "coverage_50" not in metrics
+    assert set(metrics["mpjpe_mm"]["by_seed"]) == {"0", "1"}
+
+
+def test_settings_that_do_not_fit_the_store_are_refused_before_any_training(
+    plan, dots, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(compare_module, "train", None)
+    changed = tmp_path / "changed.yaml"
+    shares = "num_threads: 0, store_shares: [1, 1]"
+    changed.write_text(plan.read_text().replace("num_threads: 0", shares, 1))
+    with pytest.raises(ValueError, match=r"data\.store_shares must have one number"):
+        compare(changed, store=dots, out=tmp_path / "out", is_shown=False)
+    assert not list(tmp_path.glob("out/results/*"))
+
+
+def test_one_that_breaks_off_stops_no_other(plan, dots, tmp_path, monkeypatch):
+    trained = []
+
+    def breaks(job, store, **arguments):
+        if job.label == "wide-seed0":
+            raise RuntimeError("out of\nmemory")
+        trained.append(job.label)
+        return 0
+
+    monkeypatch.setattr(compare_module, "finish_run", breaks)
+    result = compare(plan, store=dots, out=tmp_path / "out", is_shown=False)
+    assert trained == ["l1-seed0", "l1-seed1", "wide-seed1"]
+    assert result.unfinished == {"wide-seed0": "out of memory"}
+    assert not result.was_stopped
+
+
+def test_no_table_is_made_where_nothing_was_compared(plan, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing was compared at"):
+        compare(plan, store=None, out=tmp_path / "typo", table_only=True, is_shown=False)
+    assert not (tmp_path / "typo").exists()
 
 
 @pytest.mark.parametrize(
