@@ -33,15 +33,24 @@ from pose3d.engine.checkpoint import (
 from pose3d.engine.config import RunConfig, config_differences, load_config
 from pose3d.engine.infer import choose_device, crop_images, infer, mean_pose, with_constant_pose
 from pose3d.engine.network import Network
-from pose3d.evaluation.density import ResidualDensity
+from pose3d.evaluation.density import ResidualDensity, reason_without_density
 from pose3d.evaluation.npz import write_npz
 from pose3d.evaluation.predictions import Predictions, evaluate_predictions
 from pose3d.geometry.skeleton import skeleton_by_name
+from pose3d.model.likelihood import Likelihood
 
 CheckpointName = Literal["best", "last"]
 SIGMA_IS_DEVIATION = (
     "predicted standard deviation: scale of the likelihood times the standard deviation of the "
     "learnt residual density (deviation_of_residual)"
+)
+SIGMA_WENT_THROUGH_FLOW = (
+    "predicted standard deviation: that of the normal before the flow, carried through the flow to "
+    "first order"
+)
+SIGMA_BEFORE_IMAGES = (
+    "scale of the likelihood, whose residual density differs from image to image: no standard "
+    "deviation"
 )
 SIGMA_IS_SCALE = "scale of the loss, which has no density: no standard deviation"
 BASELINE_METRICS = (
@@ -191,7 +200,7 @@ def predict(
         device=chosen,
         deviation=density.deviation,
         metadata={
-            "sigma": SIGMA_IS_DEVIATION if density.available else SIGMA_IS_SCALE,
+            "sigma": sigma_in_words(trained.network.likelihood),
             "deviation_of_residual": density.deviation.tolist(),
             "checkpoint": _checkpoint_in_words(trained),
             "checkpoint_choice": _checkpoint_choice(trained, request),
@@ -425,6 +434,15 @@ def _baseline(predictions: Predictions, trained: TrainedRun, store: Store) -> di
         pose = mean_pose(store, rows, skeleton=skeleton)
     constant = evaluate_predictions(with_constant_pose(predictions, pose, skeleton=skeleton))
     return {f"baseline_mean_pose_{name}": constant[name] for name in BASELINE_METRICS}
+
+
+def sigma_in_words(likelihood: Likelihood) -> str:
+    """What the σ of the predictions is, once multiplied by the residual density's deviation."""
+    if not reason_without_density(likelihood):
+        return SIGMA_IS_DEVIATION
+    if likelihood.config.kind == "flow":
+        return SIGMA_WENT_THROUGH_FLOW
+    return SIGMA_BEFORE_IMAGES if likelihood.is_likelihood else SIGMA_IS_SCALE
 
 
 def choose_examples(predictions: Predictions, *, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,14 @@ import torch
 
 from pose3d.data.store import open_store
 from pose3d.engine.config import load_config, save_config
+from pose3d.engine.network import Network
 from pose3d.engine.predict import (
     choose_examples,
     load_run,
     predict,
     read_metrics,
     results_are_current,
+    sigma_in_words,
 )
 from pose3d.engine.train import train
 from pose3d.evaluation.density import ResidualDensity
@@ -51,6 +53,20 @@ def test_all_result_files_can_be_read_back(trained):
     assert examples["images"].dtype == np.uint8
     assert set(examples["kind"]) == {"worst", "typical", "best", "random"}
     assert set(examples["rows"]) <= set(range(4))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("likelihood.kind=laplace", "predicted standard deviation: scale of the likelihood times"),
+        ("likelihood.kind=flow", "predicted standard deviation: that of the normal before"),
+        ("flow.condition=feature", "differs from image to image: no standard deviation"),
+        ("likelihood.form=released", "has no density: no standard deviation"),
+        ("likelihood.kind=l1", "has no density: no standard deviation"),
+    ],
+)
+def test_results_say_what_sigma_is(small, override, words):
+    assert words in sigma_in_words(Network(small(override)).likelihood)
 
 
 def test_metrics_are_json_with_baseline_and_protocol(trained):
