@@ -1,5 +1,6 @@
 """Which density of the label: kind, base, form, bound, and how many points its integrals have."""
 
+import math
 from dataclasses import dataclass
 
 from pose3d.model.base_density import BASES
@@ -53,6 +54,11 @@ class LikelihoodConfig:
                 )
         if self.residual_bound is not None and not self.residual_bound > 0:
             raise ValueError(f"likelihood.residual_bound must be > 0, got {self.residual_bound}")
+        if self.bound == math.inf and self.has_flow and not self.is_released:
+            raise ValueError(
+                "likelihood.residual_bound must be finite but for likelihood.form=released, "
+                f"got {self.residual_bound}; null is the standard one"
+            )
         for name in (
             *("num_normaliser_samples", "num_evaluation_samples", "num_context_samples"),
             *("num_depth_nodes", "num_evaluation_depth_nodes"),

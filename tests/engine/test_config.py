@@ -120,6 +120,8 @@ def test_wrong_type_names_setting_got_and_expected(override, message):
         ("train.location_warmup_fraction=1.5", "at most 1 together"),
         ("flow.num_layers=1", r"flow\.num_layers"),
         ("evaluate.batch_size=0", r"evaluate\.batch_size"),
+        ("likelihood.residual_bound=.inf", r"likelihood\.residual_bound must be finite"),
+        ("likelihood.residual_bound=.nan", r"likelihood\.residual_bound must be > 0, got nan"),
     ],
 )
 def test_values_out_of_range_are_refused(override, message):
