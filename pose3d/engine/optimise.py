@@ -104,7 +104,8 @@ def batch_loss(
         mean = mean.detach() + factor * (mean - mean.detach())  # the same numbers
     parts = likelihood.parts(mean, pose.spread, batch.target, batch.weight, feature=pose.feature)
     if location_share < 1:
-        distance = (batch.weight * (pose.mean - batch.target).abs()).sum(-1)
+        error = torch.where(batch.weight > 0, pose.mean - batch.target, 0)  # else anything, NaN too
+        distance = (batch.weight * error.abs()).sum(-1)
         parts["location"] = (1 - location_share) * distance / location_scale
     if reduction == "per_image":
         return {name: part.sum() / len(part) for name, part in parts.items()}

@@ -142,6 +142,15 @@ def test_the_blend_goes_over_from_one_gradient_to_the_other(labelled):
     torch.testing.assert_close(middle, 0.75 * ends[0] + 0.25 * ends[1])
 
 
+def test_what_is_not_labelled_may_be_anything_in_the_warm_up(labelled):
+    pose, batch = labelled
+    options = {"location_share": 0.5, "location_beta": 1.0, "reduction": "per_joint"}
+    expected = gradients(pose, batch, **options)
+    batch.target[batch.weight == 0] = torch.nan
+    for found, value in zip(gradients(pose, batch, **options), expected, strict=True):
+        torch.testing.assert_close(found, value)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_a_power_of_sigma_weighs_the_gradient_of_the_location_alone(labelled, beta):
     """Of a Laplace density it is sign(μ − y) / σ; at power 1 σ is gone, as under ℓ1."""
