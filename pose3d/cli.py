@@ -169,7 +169,7 @@ def compare(
 ) -> None:
     """Train variants under equal budgets and set their numbers side by side; resumable."""
     comparison = compare_variants(
-        _config_file(config),
+        _config_file(config, shipped_in="configs/comparisons"),
         store=store,
         out=out,
         only=only or [],
@@ -199,11 +199,11 @@ def main() -> None:
         sys.exit(2)
 
 
-def _config_file(path: Path) -> Path:
+def _config_file(path: Path, *, shipped_in: str = "configs") -> Path:
     """The path itself if it is there, else an error that lists what is."""
     if path.is_file():
         return path
-    folders = [Path("configs"), Path(__file__).resolve().parent.parent / "configs"]
+    folders = [Path(shipped_in), Path(__file__).resolve().parent.parent / shipped_in]
     shipped = next((sorted(f.glob("*.yaml")) for f in folders if f.is_dir()), [])
     same = [file for file in shipped if file.stem == path.stem]
     advice = f"did you mean {same[0]}?" if same else f"there are {', '.join(map(str, shipped))}"

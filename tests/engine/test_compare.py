@@ -15,6 +15,7 @@ import pytest
 import torch
 from scipy import stats
 
+from pose3d import cli
 from pose3d.data.dataset import make_dataset
 from pose3d.data.store import open_store
 from pose3d.engine import compare as compare_module
@@ -430,6 +431,16 @@ def test_threads_that_only_read_may_change(copied, plan, dots, tmp_path):
 def test_wrong_arguments_are_named(plan, dots, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         compare(plan, **{"store": dots, "out": tmp_path / "out", **arguments}, is_shown=False)
+
+
+def test_a_missing_file_names_the_shipped_comparisons(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pose3d", "compare", "small.yaml", "--out", "out"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    assert "did you mean" in (error := capsys.readouterr().err)
+    assert "comparisons/small.yaml?" in error
 
 
 def test_numbers_say_where_they_come_from(finished):
