@@ -79,6 +79,7 @@ def predict_batch(
     *,
     skeleton: Skeleton,
     flip_test: bool,
+    residual_covariance: Float[np.ndarray, "3 3"] | None = None,
 ) -> PoseDistribution:
     """Location and scale of each joint, as the network estimates them.
 
@@ -88,17 +89,37 @@ def predict_batch(
         skeleton: Says which joints trade places in a mirror image.
         flip_test: Average location and scale with those of the mirror image, mirrored back: σ where
             the axes are independent, else the covariances. The feature stays that of the image.
+        residual_covariance: See infer.
     """
-    seen = network.predict(images)
+    seen = in_deviations(network.predict(images), residual_covariance)
     if not flip_test:
         return seen
-    mirrored = network.predict(images.flip(-1)).mirrored(skeleton, crop_size_px=images.shape[-1])
+    mirrored = in_deviations(network.predict(images.flip(-1)), residual_covariance)
+    mirrored = mirrored.mirrored(skeleton, crop_size_px=images.shape[-1])
     mean = (seen.mean + mirrored.mean) / 2
     if seen.scale_tril is None or mirrored.scale_tril is None:
         spread = (seen.scale + mirrored.scale) / 2
     else:
         spread = mean_covariance_factor(seen.scale_tril, mirrored.scale_tril)
     return PoseDistribution.from_spread(mean, spread, seen.feature)
+
+
+def in_deviations(
+    pose: PoseDistribution, residual_covariance: Float[np.ndarray, "3 3"] | None
+) -> PoseDistribution:
+    """The same distribution, its scale the standard deviation of the label; see infer.
+
+    With Σ = A·Aᵀ the covariance of x̄, the label μ + L·x̄ has the factor L·A, and the label μ + σ·x̄
+    the deviation σ·√Σ_aa on each axis a.
+    """
+    if residual_covariance is None:
+        return pose
+    if pose.scale_tril is None:
+        spread = pose.scale * pose.scale.new_tensor(np.sqrt(np.diag(residual_covariance)))
+    else:
+        factor = pose.scale_tril.new_tensor(np.linalg.cholesky(residual_covariance))
+        spread = pose.scale_tril.tril() @ factor
+    return PoseDistribution.from_spread(pose.mean, spread, pose.feature)
 
 
 def mean_covariance_factor(
@@ -124,7 +145,7 @@ def infer(
     flip_test: bool,
     batch_size: int,
     device: torch.device,
-    deviation: Float[np.ndarray, " 3"] | None = None,
+    residual_covariance: Float[np.ndarray, "3 3"] | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Predictions:
     """Predict every record of a dataset and decode it to millimetres.
@@ -140,9 +161,9 @@ def infer(
         flip_test: See predict_batch.
         batch_size: Images per forward pass.
         device: Where the network lives.
-        deviation: Standard deviation of the standardised residual per axis, by which σ is
-            multiplied to be a standard deviation itself, or a full covariance's factor column by
-            column; None leaves σ as the network gives it.
+        residual_covariance: Of the axes of the standardised residual, with which the scale becomes
+            the standard deviation, or the factor of the covariance, of the label; None leaves it as
+            the network gives it.
         metadata: More of it for the result.
 
     Raises:
@@ -168,7 +189,13 @@ def infer(
         images = batch.images
         if config.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        pose = predict_batch(network, images, skeleton=skeleton, flip_test=flip_test).cpu()
+        pose = predict_batch(
+            network,
+            images,
+            skeleton=skeleton,
+            flip_test=flip_test,
+            residual_covariance=residual_covariance,
+        ).cpu()
         target = batch.target.cpu()
         parts.append((pose.mean, pose.spread, target, batch.crop_from_image.cpu(), batch.index))
     network.train(was_training)
@@ -181,8 +208,6 @@ def infer(
     mean, spread, target, crop_from_image, index = (
         torch.cat(part) for part in zip(*parts, strict=True)
     )
-    if deviation is not None:
-        spread = spread * torch.from_numpy(deviation).to(spread)
     return build_predictions(
         PoseDistribution.from_spread(mean, spread),
         target,

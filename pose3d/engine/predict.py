@@ -53,6 +53,11 @@ SIGMA_BEFORE_IMAGES = (
     "deviation"
 )
 SIGMA_IS_SCALE = "scale of the loss, which has no density: no standard deviation"
+NO_DENSITY_OF_AXES = (
+    "the scale is a full covariance, so that the residual of an axis in standard deviations has "
+    "another density for every joint and image"
+)
+"""Why there is a density of L⁻¹(y − μ), but none of (y − μ)/σ, axis by axis, as results show it."""
 BASELINE_METRICS = (
     *("mpjpe_mm", "pa_mpjpe_mm", "pa_mpjpe_rigid_mm", "n_mpjpe_mm"),
     *("pck150", "auc"),
@@ -198,7 +203,7 @@ def predict(
         flip_test=request["flip_test"],
         batch_size=batch_size or config.evaluate.batch_size,
         device=chosen,
-        deviation=density.deviation,
+        residual_covariance=density.covariance if density.available else None,
         metadata={
             "sigma": sigma_in_words(trained.network.likelihood),
             "deviation_of_residual": density.deviation.tolist(),
@@ -215,6 +220,8 @@ def predict(
     )
     speed = len(predictions) / (time.perf_counter() - started)
     folder = Path(run) / "results" if out is None else Path(out)
+    if density.available and config.model.scale_head == "cholesky":
+        density = ResidualDensity.unavailable(NO_DENSITY_OF_AXES)
     _write_results(
         folder,
         predictions,

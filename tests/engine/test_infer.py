@@ -158,6 +158,29 @@ def test_the_flip_test_averages_full_covariances(small):
     assert torch.equal(pose.feature, seen.feature)
 
 
+def test_the_flip_test_averages_covariances_of_labels_not_of_scales(small):
+    """Of y = μ + L x̄ with correlated x̄: the mean of L Σ Lᵀ and its mirror image's, mirrored."""
+    torch.manual_seed(0)
+    network = Network(small("data.skeleton=human36m_17", "model.scale_head=cholesky")).eval()
+    torch.nn.init.normal_(network.regressor.scale_head.weight)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    residual = np.array([[4.0, 1.5, -2.0], [1.5, 1.0, 0.3], [-2.0, 0.3, 25.0]])
+    with torch.no_grad():
+        pose = predict_batch(
+            *(network, images),
+            skeleton=HUMAN36M_17, flip_test=True, residual_covariance=residual,
+        )  # fmt: skip
+        seen, other = (
+            network.predict(x).scale_tril.double().numpy() for x in (images, images.flip(-1))
+        )
+    covariances = [factor @ residual @ factor.swapaxes(-1, -2) for factor in (seen, other)]
+    reflected = covariances[1] * np.outer([-1, 1, 1], [-1, 1, 1])
+    swapped = mirrored_by_hand(reflected.reshape(2, 17, 9), is_mean=False, size=32)
+    expected = (covariances[0] + swapped.reshape(2, 17, 3, 3)) / 2
+    factor = pose.scale_tril.double().numpy()
+    np.testing.assert_allclose(factor @ factor.swapaxes(-1, -2), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_the_mean_of_nearly_singular_covariances_keeps_a_factor():
     """Its smallest deviation, 1e-4 of the largest, is beyond a Cholesky of float32 products."""
     rows = [[1, 0, 0], [1, 1e-4, 0], [1, 1, 1e-4]]
@@ -166,8 +189,8 @@ def test_the_mean_of_nearly_singular_covariances_keeps_a_factor():
     torch.testing.assert_close(mean, factor, atol=1e-6, rtol=0)
 
 
-def test_sigma_of_a_full_covariance_takes_the_deviation_of_each_residual(data):
-    """y = μ + L x̄ with deviations of x̄ of 2, 3 and 5; the root's x and y follow from u and v."""
+def test_sigma_of_a_full_covariance_takes_that_of_the_residual(data):
+    """y = μ + L x̄, x̄ with correlated axes; the root's x and y follow from u and v."""
     config, dataset = data
     factor = torch.tensor([[0.01, 0, 0], [0.006, 0.008, 0], [-0.02, 0.01, 0.015]])
 
@@ -177,11 +200,13 @@ def test_sigma_of_a_full_covariance_takes_the_deviation_of_each_residual(data):
             return PoseDistribution.from_spread(mean, factor.expand(*mean.shape, 3))
 
     deviation = np.array([2.0, 3.0, 5.0])
+    correlation = np.array([[1, 0.5, -0.4], [0.5, 1, 0.2], [-0.4, 0.2, 1]])
+    residual = correlation * np.outer(deviation, deviation)
     predictions = infer(
         *(Correlated(config, dataset), dataset, config),
-        flip_test=False, batch_size=3, device=CPU, deviation=deviation,
+        flip_test=False, batch_size=3, device=CPU, residual_covariance=residual,
     )  # fmt: skip
-    scale_uvd = np.sqrt(((factor.numpy() * deviation) ** 2).sum(-1))
+    scale_uvd = np.sqrt(np.diag(factor.numpy() @ residual @ factor.numpy().T))
     np.testing.assert_allclose(predictions.scale_uvd[0, 0], scale_uvd, rtol=1e-5)
     side_px, depth_mm = predictions.box_image_px[:, 2:], predictions.root_depth_mm[:, None]
     expected = scale_uvd[:2] * side_px * depth_mm / [1145, 1144]

@@ -9,6 +9,7 @@ from pose3d.engine.infer import plain_batch
 from pose3d.engine.predict import load_run, predict
 from pose3d.engine.session import build_session
 from pose3d.engine.train import take_step, train
+from pose3d.evaluation.density import ResidualDensity
 
 VARIANTS = {
     "integral-cholesky": (
@@ -55,5 +56,6 @@ def test_its_run_is_judged_from_its_checkpoint(dots, small, variant, tmp_path):
     for values in (predictions.mean_uvd, predictions.sigma_mm, predictions.scale_uvd):
         assert np.isfinite(values).all()
     assert (predictions.sigma_mm[:, 1:] > 0).all()
+    assert not ResidualDensity.load(run / "results" / "density.npz").available  # none of an axis
     network = load_run(run).network
     assert isinstance(network.predict(torch.zeros(1, 3, 32, 32)).scale_tril, torch.Tensor)
