@@ -84,7 +84,7 @@ class FlowContext(nn.Module):
                 f"Likelihood with num_joints={num_joints}"
             )
         groups = self.spread_over(groups)
-        return groups.expand(num_batch, num_joints, -1).reshape(num_batch * num_joints, -1)
+        return groups.expand(num_batch, num_joints, -1).flatten(0, 1)
 
     def spread_over(self, of_groups: Tensor) -> Tensor:
         """Values of groups, [groups, ...], to a shape that broadcasts to [batch joints, ...]."""

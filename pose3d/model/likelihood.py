@@ -702,7 +702,7 @@ class Likelihood(nn.Module):
         chosen = list(joints)
         plane = (..., slice(2), slice(2)) if is_triangular(scale) else (..., slice(2))
         if context is not None:
-            context = context.reshape(*mean.shape[:2], -1)[:, chosen].flatten(0, 1)
+            context = context.reshape(*mean.shape[:2], context.shape[-1])[:, chosen].flatten(0, 1)
         planar = pushed_forward(
             self.planar_flow, mean[:, chosen, :2], scale[:, chosen][plane], context
         )
@@ -758,7 +758,7 @@ class Likelihood(nn.Module):
             return self.evaluation_points.to(dtype).expand(
                 2, 1 if groups is None else len(groups), -1, -1
             )
-        shift = draws[:-1].reshape(2, -1, 1, 3)
+        shift = draws[:-1].reshape(2, len(draws) // NUM_DRAWS, 1, 3)
         return (self.training_points.to(dtype) + shift) % 1
 
     def _weighted(

@@ -320,3 +320,18 @@ def test_losses_without_one_residual_density_say_why(build):
     assert "every prediction" in table.reason
     conditioned = build({"kind": "rle"}, condition="feature", feature_dim=4)
     assert "depends on the image" in ResidualDensity.from_likelihood(conditioned).reason
+
+
+@pytest.mark.parametrize("condition", ["joint", "feature"])
+@pytest.mark.parametrize("settings", [*JOINT_DENSITIES, {"form": "released"}])
+def test_an_empty_batch_has_no_nats_of_a_conditioned_flow(build, settings, condition):
+    likelihood = build(
+        {**settings, "num_context_samples": 16}, condition=condition, num_joints=4, feature_dim=5
+    )
+    empty, feature = torch.zeros(0, 4, 3), torch.zeros(0, 5)
+    for training in (True, False):
+        likelihood.train(training)
+        nats = likelihood(empty, empty, empty, empty, feature=feature)
+        assert nats.shape == (0, 4)
+    location, spread = likelihood.estimate(empty, empty, feature=feature, planar_joints=(0,))
+    assert location.shape == spread.shape == (0, 4, 3)
