@@ -13,6 +13,7 @@ ORDER = (
     *("data.shard", "data.store", "data.augment", "data.dataset", "data.mixture"),
     *("model.weights_file", "model.backbone", "model.timm_backbone", "model.heads"),
     *(
+        "model.workspace",
         "model.coupling",
         "model.flow_base",
         "model.zuko_flow",

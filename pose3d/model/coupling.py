@@ -1,8 +1,9 @@
 """Affine couplings of stacked weights: one readable implementation, one of few operator calls.
 
 `plain_map` is the definition, and differentiable as often as one likes. `fused_map` computes the
-same and its gradient by hand: one node in autograd's graph, about a fifth of the operator calls.
-`plain_log_prob` and `fused_log_prob` are the same two for the log density of the rows.
+same and its gradient by hand: one node in autograd's graph, about a quarter of the operator calls
+that a loop over modules makes. `plain_log_prob` and `fused_log_prob` are the same two for the log
+density of the rows.
 
 Each layer keeps some axes and changes the others: even layers keep the last axis, odd ones all
 but the last. Only what is kept enters the networks s and t, whose weights lie stacked as
@@ -19,6 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
+
+from pose3d.model.workspace import workspace
 
 SLOPE = 0.01
 """Of LeakyReLU where its argument is negative."""
@@ -262,13 +265,14 @@ def _slab(
     transposed: bool = False,
 ) -> Tensor:
     """stack[*index, ..., first:stop, first:stop] in one operator call, its axes swapped or not."""
-    steps, sizes = list(stack.stride()), list(stack.shape)
-    offset = stack.storage_offset() + sum(i * s for i, s in zip(index, steps, strict=False))
+    depth, all_steps, offset = len(index), stack.stride(), stack.storage_offset()
+    for axis, position in enumerate(index):
+        offset += position * all_steps[axis]
+    sizes, steps = list(stack.shape[depth:]), list(all_steps[depth:])
     for axis, span in ((-2, rows), (-1, columns)):
         if span is not None:
             offset += span[0] * steps[axis]
             sizes[axis] = span[1] - span[0]
-    sizes, steps = sizes[len(index) :], steps[len(index) :]
     if transposed:
         sizes[-2:], steps[-2:] = sizes[:-3:-1], steps[:-3:-1]
     return stack.as_strided(sizes, steps, offset)
@@ -315,11 +319,9 @@ def _forward(
     _slab(states, layers[0] + before, rows=spans[1 - parity]).copy_(kept)
     twice = states.unsqueeze(1).expand(-1, 2, -1, -1)
     stacked = num_layers if keep else 1
-    hidden = x.new_empty(2, stacked, 2, hidden_dim, num_rows)
+    hidden = workspace(states, 2, stacked, 2, hidden_dim, num_rows)
     hidden_bias = hidden_bias.unsqueeze(3)
     output_bias = output_bias.unsqueeze(3)
-    if keep:
-        hidden.select(0, 1).copy_(hidden_bias)
     log_scales, scales, moved, firsts, seconds = [], [], [], [], []
     for layer in layers:
         parity, place = layer % 2, layer if keep else 0
@@ -327,8 +329,7 @@ def _forward(
         first, second = _slab(hidden, 0, place), _slab(hidden, 1, place)
         torch.bmm(_slab(first_weight, layer), _slab(twice, layer + before), out=first)
         functional.leaky_relu_(first, SLOPE)
-        if not keep:
-            second.copy_(_slab(hidden_bias, layer))
+        second.copy_(_slab(hidden_bias, layer))
         second.baddbmm_(_slab(hidden_weight, layer), first)
         functional.leaky_relu_(second, SLOPE)
         raw = torch.bmm(_slab(output_weight, layer, rows=span), second)
@@ -379,10 +380,17 @@ def _backward(
     )
     num_rows = gradient.shape[1]
     output_gradient = x.new_zeros(num_layers, 2, num_axes, num_rows)
-    hidden_gradient = torch.empty_like(hidden)
+    hidden_gradient = workspace(states, 2, 2, hidden_dim, num_rows)  # of one layer at a time
+    first, second = _slab(hidden_gradient, 0), _slab(hidden_gradient, 1)
     # The sum over the networks s and t is part of one product over 2 · hidden.
     joined_weight = first_weight.view(num_layers, 2 * hidden_dim, first_weight.shape[3])
-    joined_gradient = hidden_gradient.view(2, num_layers, 2 * hidden_dim, num_rows)
+    both_gradients = hidden_gradient.view(2, 2 * hidden_dim, num_rows)
+    joined_gradient, both_transposed = _slab(both_gradients, 0), both_gradients.mT
+    # What both are multiplied with, as the row of ones makes the gradients of both biases.
+    twice = states.unsqueeze(1).expand(-1, 2, -1, -1)
+    along_context = None
+    along_weights: list[list[Tensor]] = [[], []]
+    beyond = (num_axes + 1, first_weight.shape[3])
     halves = list(gradient.split([num_axes - 1, 1]))
     sign = 1 if inverse else -1
     along_log_scale = log_det_gradient if inverse else -log_det_gradient
@@ -402,7 +410,6 @@ def _backward(
         torch.ops.aten.tanh_backward.grad_input(
             scale_gradient, log_scales[step], grad_input=raw_gradient
         )
-        first, second = _slab(hidden_gradient, 0, layer), _slab(hidden_gradient, 1, layer)
         torch.bmm(
             _slab(output_weight, layer, rows=span, transposed=True),
             _slab(output_gradient, layer, rows=span),
@@ -413,29 +420,42 @@ def _backward(
         _through_leaky_relu(first, firsts[step])
         kept_gradient = torch.mm(
             _slab(joined_weight, layer, columns=spans[1 - parity], transposed=True),
-            _slab(joined_gradient, 0, layer),
+            joined_gradient,
         )
         halves[1 - parity] = torch.add(halves[1 - parity], kept_gradient, alpha=sign)
+        if context is not None and needed[1]:
+            weight = _slab(joined_weight, layer, columns=beyond, transposed=True)
+            found = torch.mm(weight, joined_gradient)
+            along_context = found if along_context is None else along_context.add_(found)
+        if any(needed[2:]):  # at once, while all that is read is still in the cache
+            read = _slab(twice, layer + (0 if inverse else 1))
+            along_weights[0].append(torch.bmm(read, both_transposed))
+            along_weights[1].append(torch.bmm(second, _slab(firsts[step], transposed=True)))
     results: list[Tensor | None] = [None] * len(inputs)
     along_rows = torch.cat(halves)
     results[0] = (along_rows if inverse else along_rows.neg_()).transpose(0, 1).view(x.shape)
-    first_gradient = _slab(joined_gradient, 0)
-    if context is not None and needed[1]:
-        weight = joined_weight[:, :, num_axes + 1 :].mT
-        found = torch.bmm(weight, first_gradient).sum(0).T
+    if along_context is not None:
+        found = along_context.T
         results[1] = found if len(context) == num_rows else found.sum(0, keepdim=True)
     if any(needed[2:]):
-        read = states[:-1] if inverse else states[1:]
-        found = torch.bmm(read, _slab(first_gradient, transposed=True))
-        found = found.view(num_layers, -1, 2, hidden_dim).permute(0, 2, 3, 1)
-        results[2] = found[..., :num_axes]
-        results[3] = found[..., num_axes]
+        # In the order of the layers, which this way may have been the reverse.
+        order = slice(None, None, -1 if inverse else 1)
+        read_found, second_found = (torch.cat(each[order]) for each in along_weights)
+        # read_found is [layers · (first, second), what was read, (s, t) · hidden].
+        num_read, joined_dim = read_found.shape[1:]
+        sizes, steps = (num_layers, 2, hidden_dim), (2 * num_read * joined_dim, hidden_dim, 1)
+        bias, beyond_bias = num_axes * joined_dim, (num_axes + 1) * joined_dim
+
+        def of_input(width: int, offset: int) -> Tensor:
+            return read_found.as_strided((*sizes, width), (*steps, joined_dim), offset)
+
+        results[2] = of_input(num_axes, 0)
+        results[3] = read_found.as_strided(sizes, steps, bias)
+        results[5] = read_found.as_strided(sizes, steps, num_read * joined_dim + bias)
         if context_weight is not None:
-            results[8] = found[..., num_axes + 1 :]
-        kept, second = hidden.flatten(1, 2), _slab(hidden_gradient, 1)
-        found = torch.bmm(second.flatten(0, 1), _slab(kept, 0, transposed=True))
-        results[4] = found.view(hidden_weight.shape)
-        results[5] = second.sum(3)
+            results[8] = of_input(context_weight.shape[3], beyond_bias)
+        results[4] = second_found.view(hidden_weight.shape)
+        kept = hidden.flatten(1, 2)
         found = torch.bmm(output_gradient.flatten(0, 1), _slab(kept, 1, transposed=True))
         results[6] = found.view(output_weight.shape)
         results[7] = output_gradient.sum(3)
