@@ -74,6 +74,7 @@ class Likelihood(nn.Module):
             forward pass in training; None before it, and where nothing is bounded.
 
     Example:
+        >>> from pose3d.model.flow import ResidualFlow
         >>> likelihood = Likelihood(LikelihoodConfig(), ResidualFlow())
         >>> mean, scale = torch.zeros(4, 18, 3), torch.full((4, 18, 3), 0.1)
         >>> likelihood(mean, scale, torch.zeros(4, 18, 3)).shape
