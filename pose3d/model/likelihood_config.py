@@ -36,7 +36,7 @@ class LikelihoodConfig:
     form released, which is then exactly the published loss, 5 for rle with Q Gaussian, else 10."""
     num_normaliser_samples: int = 1024
     """Points for log s in training; half from the flow, half where residuals and Q lie."""
-    num_evaluation_samples: int = 8192
+    num_evaluation_samples: int = 16384
     """Points for log s in evaluation mode."""
     num_context_samples: int = 128
     """The same in training for each context of a conditioned flow; 8 times as many else."""
