@@ -1,6 +1,7 @@
 """What every flow shares: its settings, its interface, the standard normal it maps to."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def standard_normal_log_prob(z: Float[Tensor, "*batch axes"]) -> Float[Tensor, "
     return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
 
 
-class Flow(nn.Module):
+class Flow(nn.Module, ABC):
     """An invertible map between the residual x and a base variable z ~ N(0, I).
 
     A flow with `context_dim` > 0 is a different map for every context, a vector per residual.
@@ -79,6 +80,7 @@ class Flow(nn.Module):
         self.num_axes = num_axes
         self.context_dim = 0 if self.config.condition == "none" else self.config.context_dim
 
+    @abstractmethod
     def to_base(
         self,
         x: Float[Tensor, "*batch axes"],
@@ -95,8 +97,8 @@ class Flow(nn.Module):
             z of the shape of x, and log abs det dz/dx. Float32, or float64 where x or the
             parameters are, also under autocast.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def from_base(
         self,
         z: Float[Tensor, "*batch axes"],
@@ -111,7 +113,6 @@ class Flow(nn.Module):
         Returns:
             x of the shape of z, and log abs det dx/dz.
         """
-        raise NotImplementedError
 
     def log_prob(
         self,

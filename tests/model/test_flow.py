@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch.func import functional_call
 
-from pose3d.model.flow import FlowConfig, ResidualFlow, StandardNormal
+from pose3d.model.flow import Flow, FlowConfig, ResidualFlow, StandardNormal
 
 
 @pytest.fixture
@@ -170,3 +170,12 @@ def test_impossible_settings_and_inputs_are_refused():
         ResidualFlow(num_axes=1)
     with pytest.raises(ValueError, match="3 axes"):
         ResidualFlow().log_prob(torch.zeros(4, 2))
+
+
+def test_a_flow_that_does_not_map_both_ways_cannot_be_made():
+    class OneWay(Flow):
+        def to_base(self, x, context=None):
+            return x, x[..., 0]
+
+    with pytest.raises(TypeError, match="from_base"):
+        OneWay()
