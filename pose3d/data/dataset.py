@@ -6,11 +6,12 @@ no worker process has to be started or fed. The order of an epoch and everything
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -292,11 +293,71 @@ def read_ahead(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-class BatchLoader:
-    """One epoch of a dataset as raw batches in a fixed order, read ahead by threads.
+BatchT = TypeVar("BatchT", bound=Sized)
+
+
+class EpochLoader(ABC, Generic[BatchT]):
+    """Batches of one epoch in a fixed order, read ahead by threads.
 
     Threads exist only while an iteration runs; they end with it, also when it is left early or an
-    exception passes. Iterating again repeats the epoch.
+    exception passes. Iterating again repeats the epoch; the number of threads changes nothing in
+    what is read. A batch without any readable record is left out altogether.
+
+    Args:
+        num_batches: Of the whole epoch.
+        start_batch: Batch of the epoch to begin with.
+        num_threads: Threads that read ahead; 0 reads in the calling thread.
+        prefetch: Batches read ahead, at least one per thread.
+
+    Attributes:
+        num_batches: Batches of the whole epoch, start_batch or not.
+        next_batch: The start_batch that continues after the batch handed out last.
+        skipped_names: Records left out so far in this iteration.
+
+    Raises:
+        ValueError: If there is no such start_batch.
+    """
+
+    def __init__(
+        self, num_batches: int, *, start_batch: int, num_threads: int, prefetch: int
+    ) -> None:
+        if not 0 <= start_batch <= num_batches:
+            raise ValueError(f"start_batch must be 0 to {num_batches}, got {start_batch}")
+        self.num_batches = num_batches
+        self.start_batch = start_batch
+        self.next_batch = start_batch
+        self.skipped_names: list[str] = []
+        self._num_threads = num_threads
+        self._prefetch = prefetch
+
+    @property
+    def num_skipped(self) -> int:
+        """Records left out so far in this iteration."""
+        return len(self.skipped_names)
+
+    def __len__(self) -> int:
+        """Batches from start_batch to the end of the epoch."""
+        return self.num_batches - self.start_batch
+
+    def __iter__(self) -> Iterator[BatchT]:
+        self.next_batch = self.start_batch
+        self.skipped_names = []
+        numbers = range(self.start_batch, self.num_batches)
+        for batch, bad_names in read_ahead(
+            self._read, numbers, num_threads=self._num_threads, prefetch=self._prefetch
+        ):
+            self.next_batch += 1
+            self.skipped_names += bad_names
+            if len(batch):
+                yield batch
+
+    @abstractmethod
+    def _read(self, number: int) -> tuple[BatchT, list[str]]:
+        """Read one batch of the epoch, with the names of what is left out; runs in a thread."""
+
+
+class BatchLoader(EpochLoader[RawBatch]):
+    """One epoch of a dataset as raw batches, see `EpochLoader`.
 
     Args:
         dataset: What is read.
@@ -306,16 +367,10 @@ class BatchLoader:
         shuffle: False keeps the order of the dataset.
         drop_last: Leave out an incomplete last batch.
         start_batch: Batch of the epoch to begin with.
-        num_threads: Threads that read ahead; 0 reads in the calling thread.
-        prefetch: Batches read ahead, at least one per thread.
+        num_threads: See `EpochLoader`.
+        prefetch: See `EpochLoader`.
         pin_memory: Hand out images in page-locked memory, for an asynchronous copy to CUDA.
-        bad_records: Whether an image that does not decode raises or is left out of its batch; a
-            batch without any readable record is left out altogether.
-
-    Attributes:
-        num_batches: Batches of the whole epoch, start_batch or not.
-        next_batch: The start_batch that continues after the batch handed out last.
-        skipped_names: Records left out so far in this iteration.
+        bad_records: Whether an image that does not decode raises or is left out of its batch.
     """
 
     def __init__(
@@ -336,43 +391,19 @@ class BatchLoader:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         size = len(dataset)
-        self.num_batches = size // batch_size if drop_last else -(-size // batch_size)
-        if not 0 <= start_batch <= self.num_batches:
-            raise ValueError(f"start_batch must be 0 to {self.num_batches}, got {start_batch}")
+        super().__init__(
+            size // batch_size if drop_last else -(-size // batch_size),
+            start_batch=start_batch,
+            num_threads=num_threads,
+            prefetch=prefetch,
+        )
         self.dataset = dataset
-        self.start_batch = start_batch
-        self.next_batch = start_batch
-        self.skipped_names: list[str] = []
         self._order = epoch_order(size, seed=seed, epoch=epoch, shuffle=shuffle)
         self._batch_size = batch_size
-        self._num_threads = num_threads
-        self._prefetch = prefetch
         self._pin_memory = pin_memory
         self._bad_records = bad_records
 
-    @property
-    def num_skipped(self) -> int:
-        """Records left out so far in this iteration."""
-        return len(self.skipped_names)
-
-    def __len__(self) -> int:
-        """Batches from start_batch to the end of the epoch."""
-        return self.num_batches - self.start_batch
-
-    def __iter__(self) -> Iterator[RawBatch]:
-        self.next_batch = self.start_batch
-        self.skipped_names = []
-        numbers = range(self.start_batch, self.num_batches)
-        for raw, bad_names in read_ahead(
-            self._read, numbers, num_threads=self._num_threads, prefetch=self._prefetch
-        ):
-            self.next_batch += 1
-            self.skipped_names += bad_names
-            if len(raw):
-                yield raw
-
     def _read(self, number: int) -> tuple[RawBatch, list[str]]:
-        """Read one batch of the epoch; runs in a thread."""
         start = number * self._batch_size
         positions = self._order[start : start + self._batch_size]
         raw, bad = self.dataset.read(positions)

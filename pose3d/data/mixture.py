@@ -14,7 +14,7 @@ One store alone is a mixture too, with the batches that `BatchLoader` makes of i
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -29,10 +29,10 @@ from pose3d.data.augment import AugmentConfig, RawBatch, TrainingBatch, draw_par
 from pose3d.data.dataset import (
     BadRecords,
     DataConfig,
+    EpochLoader,
     PoseDataset,
     epoch_order,
     make_dataset,
-    read_ahead,
 )
 from pose3d.data.store import Store
 from pose3d.geometry.skeleton import Skeleton, skeleton_by_name
@@ -213,10 +213,8 @@ def batch_counts(
     return np.array(rows, np.int64).reshape(-1, len(shares))
 
 
-class MixtureLoader:
-    """One epoch of a mixture as batches of parts in a fixed order, read ahead by threads.
-
-    See `BatchLoader` about threads; the number of threads changes nothing in what is read.
+class MixtureLoader(EpochLoader[tuple[Part, ...]]):
+    """One epoch of a mixture as batches of parts, see `EpochLoader`.
 
     Args:
         mixture: What is read.
@@ -225,16 +223,10 @@ class MixtureLoader:
         epoch: The pass over the main store.
         start_batch: Batch of the epoch to begin with.
         max_batches: Cuts every epoch to so many batches; None = one pass over the main store.
-        num_threads: Threads that read ahead; 0 reads in the calling thread.
-        prefetch: Batches read ahead, at least one per thread.
+        num_threads: See `EpochLoader`.
+        prefetch: See `EpochLoader`.
         pin_memory: Hand out images in page-locked memory, for an asynchronous copy to CUDA.
-        bad_records: Whether an image that does not decode raises or is left out of its batch; a
-            batch without any readable record is left out altogether.
-
-    Attributes:
-        num_batches: Batches of the whole epoch, start_batch or not.
-        next_batch: The start_batch that continues after the batch handed out last.
-        skipped_names: Records left out so far in this iteration.
+        bad_records: Whether an image that does not decode raises or is left out of its batch.
     """
 
     def __init__(
@@ -255,13 +247,10 @@ class MixtureLoader:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         counts = batch_counts(mixture.shares, num_main=len(mixture.main), batch_size=batch_size)
         counts = counts[:max_batches]
-        self.num_batches = len(counts)
-        if not 0 <= start_batch <= self.num_batches:
-            raise ValueError(f"start_batch must be 0 to {self.num_batches}, got {start_batch}")
+        super().__init__(
+            len(counts), start_batch=start_batch, num_threads=num_threads, prefetch=prefetch
+        )
         self.mixture = mixture
-        self.start_batch = start_batch
-        self.next_batch = start_batch
-        self.skipped_names: list[str] = []
         # Places in the endless sequence of passes: every epoch takes the same number of records.
         ends = counts.cumsum(0)
         self._starts = ends - counts
@@ -271,35 +260,11 @@ class MixtureLoader:
             taken[0] = len(mixture.main)  # each epoch is a new pass over the main store
             self._starts += epoch * taken
         self._seed = seed
-        self._num_threads = num_threads
-        self._prefetch = prefetch
         self._pin_memory = pin_memory
         self._bad_records = bad_records
         self._order = functools.lru_cache(maxsize=4 * len(mixture.datasets))(self._order_of_pass)
 
-    @property
-    def num_skipped(self) -> int:
-        """Records left out so far in this iteration."""
-        return len(self.skipped_names)
-
-    def __len__(self) -> int:
-        """Batches from start_batch to the end of the epoch."""
-        return self.num_batches - self.start_batch
-
-    def __iter__(self) -> Iterator[tuple[Part, ...]]:
-        self.next_batch = self.start_batch
-        self.skipped_names = []
-        numbers = range(self.start_batch, self.num_batches)
-        for parts, bad_names in read_ahead(
-            self._read, numbers, num_threads=self._num_threads, prefetch=self._prefetch
-        ):
-            self.next_batch += 1
-            self.skipped_names += bad_names
-            if parts:
-                yield parts
-
     def _read(self, number: int) -> tuple[tuple[Part, ...], list[str]]:
-        """Read one batch of the epoch; runs in a thread."""
         parts, bad_names = [], []
         for place, dataset in enumerate(self.mixture.datasets):
             start, left = int(self._starts[number, place]), int(self._counts[number, place])
