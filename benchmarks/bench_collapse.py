@@ -48,7 +48,7 @@ BASE = (
     *("data.input_size_px=32", "data.num_threads=0", "data.cache_gib=1", "data.test_split=train"),
     *("augment.enabled=false", "model.backbone=resnet18", "model.width_multiplier=0.25"),
     *("flow.hidden_dim=16", "likelihood.num_normaliser_samples=128"),
-    *("likelihood.num_evaluation_samples=128", "train.batch_size=8", "train.epochs=12"),
+    *("likelihood.num_evaluation_samples=128", "train.batch_size=8", "train.epochs=40"),
     *("train.schedule=cosine", "train.warmup_steps=10", "train.learning_rate=1e-3"),
     *("train.location_beta=1", "train.num_threads=1", "train.figure_every_epochs=0"),
     *("train.device=cpu", "evaluate.flip_test=false", "evaluate.validation_every=2"),

@@ -48,8 +48,9 @@ class TrainConfig:
     """Of schedule step."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
-    gradient_clip: float = 5.0
-    """Largest global ℓ2 norm of the gradient; 0 = no clipping."""
+    gradient_clip: float = 50.0
+    """Largest global ℓ2 norm of the gradient; 0 = no clipping. A few times the usual norm of the
+    exact form (about 10): a clip that cuts every step costs accuracy (EXPERIMENTS.md)."""
     loss_reduction: Literal["per_joint", "per_image"] = "per_joint"
     """per_joint: mean over labelled joints, nats per joint whatever the joint set and batch size;
     per_image: sum over joints / batch size, as released. Adam hardly sees the difference."""
