@@ -15,7 +15,8 @@ clamped to ±`residual_bound` on each axis; the form stays a density, because it
 of the clamped product (see `normaliser`), and beyond the bound the label's density falls as Q does.
 Even so the gradient of log σ would grow as |x̄|, or x̄² where Q is Gaussian. In training mode, and
 there alone, what μ and σ get from a joint beyond the bound is therefore scaled down by
-bound / max|x̄|, Q Laplace, or (bound / max|x̄|)², Q Gaussian; the flow's weights get theirs whole.
+bound / max|x̄|, Q Laplace, or (bound / max|x̄|)², Q Gaussian, in `laplace` and `gaussian`, too; the
+flow's weights get theirs whole.
 `flow` and `flow_reparam` have no Q that could take over: the flow sees x̄ itself, and in training
 mode all that such a joint gives is scaled down by (bound / max|x̄|)². That is a bounded influence,
 as robust statistics has it, and no change of the density: the value is exact everywhere, only the
@@ -491,10 +492,12 @@ class Likelihood(nn.Module):
         if self.flow is None and not is_triangular(scale):
             labelled, weight = _labelled_axes(weight, dtype)
             scale = masked_spread(scale, labelled)
-            energy = self.base.energy(_chosen(labelled, target - mean) / scale)
+            x = _chosen(labelled, target - mean) / scale
+            share = self._influence(x)
+            energy = self.base.energy(with_influence(x, share))
             return {
                 "base": _weighted_sum(energy + self.base.log_constant, weight),
-                "log_scale": _weighted_sum(scale.log(), weight),
+                "log_scale": _weighted_sum(with_influence(scale.log(), share), weight),
             }
         return self._joint_parts(mean, scale, target, weight, feature, fixed=fixed)
 
@@ -526,8 +529,9 @@ class Likelihood(nn.Module):
             parts["flow"] = -log_abs_det
         else:
             x, log_scale = standardised(_chosen(labelled, target - mean), scale)
-        share = None if self.flow is None else self._influence(x)
-        if self.config.is_normalised:  # what reaches μ and σ: the flow's weights see c(x) anyway
+        share = self._influence(x)
+        if self.config.kind not in ("flow", "flow_reparam"):
+            # What reaches μ and σ: the flow's weights see c(x) anyway.
             x, log_scale = with_influence(x, share), with_influence(log_scale, share)
         if self.config.kind in ("rle", "flow_reparam"):
             parts |= self._flow_parts(x, labelled, no_depth, feature, fixed=fixed)

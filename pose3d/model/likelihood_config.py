@@ -33,7 +33,8 @@ class LikelihoodConfig:
     """rle only: paper is the normalised density, released what the published weights minimised."""
     residual_bound: float | None = None
     """Largest standardised residual, per axis, of full influence in training; null: none in the
-    form released, which is then exactly the published loss, 5 for rle with Q Gaussian, else 10."""
+    form released, which is then exactly the published loss, 5 where Q is Gaussian, else 10. l1 and
+    l2, which predict no scale, have none."""
     num_normaliser_samples: int = 1024
     """Points for log s in training; half from the flow, half where residuals and Q lie."""
     num_evaluation_samples: int = 16384
@@ -95,4 +96,5 @@ class LikelihoodConfig:
             return self.residual_bound
         if self.is_released:
             return float("inf")
-        return BOUND[self.base] if self.kind == "rle" else BOUND["laplace"]
+        # The density of flow_reparam may be as heavy in its tails as Laplace's, or more.
+        return BOUND["laplace" if self.kind == "flow_reparam" else self.base_name]
