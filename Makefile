@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 DEMO ?= runs/demo
 DEMO_STORE ?= stores/demo
 DEMO_TRAIN ?= 8000
@@ -43,10 +44,10 @@ demo: $(VENV)/.installed
 	$(BIN)/pose3d report $(DEMO)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-long: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "long or not long"
+	$(PYTEST) -m "long or not long"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
