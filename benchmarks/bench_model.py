@@ -1,7 +1,7 @@
 """Images per second of the regressor's training step, and milliseconds of flow and likelihood.
 
-Every backbone runs forward and backward alone, in float32 and bf16 autocast, with and without
-channels_last. Flows and likelihoods run forward and backward on 128 × 18 residuals of which one
+Every backbone runs forward and backward alone, in float32 and, where the device computes in it, in
+bf16 autocast, with and without channels_last. Flows and likelihoods run forward and backward on 128 × 18 residuals of which one
 joint per sample lacks its depth. The flow runs in turns with a plain loop over the couplings with
 separate scale and shift modules, and with the bare products of the couplings' hidden layers, below
 which no implementation gets. Flow and exact likelihood are also set against the training step of a
@@ -23,6 +23,7 @@ from provenance import provenance, write_result
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from pose3d.engine.infer import has_bf16
 from pose3d.model.flow import Flow, FlowConfig, ResidualFlow, build_flow
 from pose3d.model.flow_base import KINDS
 from pose3d.model.likelihood import Likelihood, LikelihoodConfig
@@ -103,13 +104,13 @@ def main() -> None:
 def measure_backbone(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Images per second of forward and backward, by precision and memory format."""
     config = ModelConfig(backbone=name, width_multiplier=options.width_multiplier)
-    size = options.input_size
+    size, device = options.input_size, torch.device(options.device)
     rates = {}
     for memory_format in (torch.contiguous_format, torch.channels_last):
         model = PoseRegressor(config, NUM_JOINTS).to(options.device, memory_format=memory_format)
         images = torch.randn(options.batch_size, 3, size, size, device=options.device)
         images = images.to(memory_format=memory_format)
-        for precision in (torch.float32, torch.bfloat16):
+        for precision in (torch.float32, *([torch.bfloat16] if has_bf16(device) else [])):
 
             def step(model=model, images=images, precision=precision) -> None:
                 model.zero_grad(set_to_none=True)
