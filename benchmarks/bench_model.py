@@ -1,11 +1,12 @@
 """Images per second of the regressor's training step, and milliseconds of flow and likelihood.
 
 Every backbone runs forward and backward alone, in float32 and, where the device computes in it, in
-bf16 autocast, with and without channels_last. Flows and likelihoods run forward and backward on 128 × 18 residuals of which one
-joint per sample lacks its depth. The flow runs in turns with a plain loop over the couplings with
-separate scale and shift modules, and with the bare products of the couplings' hidden layers, below
-which no implementation gets. Flow and exact likelihood are also set against the training step of a
-ResNet-50 at 256 px of the same batch. The fastest repeat counts. JSON to stdout or a file.
+bf16 autocast, with and without channels_last. Flows and likelihoods run forward and backward on
+128 × 18 residuals of which one joint per sample lacks its depth. The flow runs in turns with a
+plain loop over the couplings with separate scale and shift modules, and with the bare products of
+the couplings' hidden layers, below which no implementation gets. Flow and exact likelihood are also
+set against the training step of a ResNet-50 at 256 px of the same batch. The fastest repeat counts.
+JSON to stdout or a file.
 
     python benchmarks/bench_model.py --backbones resnet18 resnet50 --out model.json
 """
