@@ -218,6 +218,27 @@ def test_three_layers_make_a_map_of_64_from_one_of_8():
     assert head.volume(head.enlarge(torch.zeros(2, 3, 8, 8))).shape == (2, 2 * 5, 64, 64)
 
 
+def test_an_even_heatmap_answers_with_the_middle_of_a_crop_of_unequal_sides(generator):
+    """The mean of all pixel centres of a side of W pixels is at u = (W − 1)/(2W) − 1/2."""
+    torch.manual_seed(0)
+    settings = TINY | {"location_head": "integral", "integral_width": 8, "depth_bins": 5}
+    model = PoseRegressor(ModelConfig(**settings), 2)
+    torch.nn.init.zeros_(model.location_head.volume.weight)
+    mean = model(torch.randn(1, 3, 64, 96, generator=generator)).mean.detach()
+    expected = torch.tensor([np.arange(96).mean() / 96 - 0.5, np.arange(64).mean() / 64 - 0.5, 0])
+    torch.testing.assert_close(mean, expected.float().expand(1, 2, 3), atol=1e-6, rtol=0)
+
+
+def test_heatmap_starts_with_the_published_deviation():
+    """Sun et al. draw all weights of the head with deviation 0.001."""
+    torch.manual_seed(0)
+    head = IntegralHead(16, 4, depth_bins=8, num_layers=1, width=32)
+    for layer in (head.enlarge[0], head.volume):
+        weights = layer.weight.detach().flatten().numpy()
+        low, high = stats.bayes_mvs(weights, alpha=0.9999)[2].minmax
+        assert low < 0.001 < high
+
+
 def test_heatmap_keeps_float64(generator):
     head = IntegralHead(3, 2, depth_bins=4, num_layers=1, width=5).double()
     last_map = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
