@@ -10,12 +10,14 @@ changes with σ). For them the table says `available=False` and why, and holds n
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.interpolate import RegularGridInterpolator
 
 from pose3d.evaluation.npz import read_npz, write_npz
 from pose3d.evaluation.quadrature import (
@@ -194,8 +196,7 @@ class ResidualDensity:
         Raises:
             ValueError: If there is no density, or a probability lies outside [0, 1].
         """
-        if not self.available:
-            raise ValueError(f"there is no residual density: {self.reason}")
+        self._require()
         if probability.size and not (probability.min() >= 0 and probability.max() <= 1):
             raise ValueError(
                 f"probability must lie in [0, 1], got {probability.min()} to {probability.max()}"
@@ -204,11 +205,113 @@ class ResidualDensity:
             self.edges[axis], self.cumulative[axis], self.marginals[axis], probability
         )
 
+    def probability_below(
+        self, axis: int, value: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
+        """Distribution function of one axis: what `quantile` inverts.
+
+        Args:
+            axis: 0, 1, 2 for u, v, d.
+            value: Residuals on that axis, units of σ; NaN stays NaN.
+
+        Raises:
+            ValueError: If there is no density.
+        """
+        self._require()
+        edges = self.edges[axis]
+        inside = np.clip(value, edges[0], edges[-1])
+        cell = np.clip(np.searchsorted(edges, inside, side="right") - 1, 0, len(edges) - 2)
+        half = np.diff(edges)[cell] / 2
+        place = (inside - edges[cell]) / half - 1
+        below = self.cumulative[axis][cell] + half * integral_in_cell(
+            self.marginals[axis], cell, place
+        )
+        return np.clip(below, 0, 1)
+
+    def log_density(self, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Log density of residuals, linear between the nodes of the table, nats.
+
+        Args:
+            x: Units of σ. Beyond the outermost nodes, where 1e-7 of the mass is left, the density
+                is 0; NaN stays NaN.
+
+        Raises:
+            ValueError: If there is no density.
+        """
+        self._require()
+        known = ~np.isnan(x).any(-1)
+        values = np.full(len(x), np.nan)
+        values[known] = self._interpolated(x[known])
+        return values
+
+    def highest_density_level(self, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """P{p(X) ≥ p(x)}: the probability of the highest-density region that x lies on the edge of.
+
+        0 at the mode, 1 where the density vanishes; uniform where x has this density.
+
+        Args:
+            x: Residuals, units of σ; NaN stays NaN.
+
+        Raises:
+            ValueError: If there is no density.
+        """
+        log_density = self.log_density(x)
+        ordered, mass_above = self._levels
+        place = np.searchsorted(ordered, -log_density, side="right")
+        return np.where(np.isnan(log_density), np.nan, mass_above[place])
+
+    def sample(self, number: int, *, seed: int = 0) -> Float[np.ndarray, "number 3"]:
+        """Draw residuals, units of σ: a node by its mass, then a point of the box around it.
+
+        The boxes of a cell's three nodes share each of its sides as the quadrature's weights do, so
+        that within a box the density counts as even.
+
+        Raises:
+            ValueError: If there is no density.
+        """
+        self._require()
+        generator = np.random.default_rng(seed)
+        below = self._node_mass.ravel().cumsum()
+        chosen = np.searchsorted(below, generator.random(number) * below[-1], side="right")
+        index = np.unravel_index(np.minimum(chosen, below.size - 1), self.density.shape)
+        place = generator.random((number, 3))
+        low = self.edges[:, :1] + np.pad(self.node_weights.cumsum(1)[:, :-1], ((0, 0), (1, 0)))
+        return np.stack(
+            [
+                low[axis][index[axis]] + place[:, axis] * self.node_weights[axis][index[axis]]
+                for axis in range(3)
+            ],
+            axis=-1,
+        )
+
+    @cached_property
+    def _node_mass(self) -> Float[np.ndarray, "nodes nodes nodes"]:
+        """Probability of each node, 1 in all."""
+        mass = self.density * np.einsum("i,j,k->ijk", *self.node_weights)
+        return mass / mass.sum()
+
+    @cached_property
+    def _interpolated(self) -> RegularGridInterpolator:
+        values = np.log(np.maximum(self.density, np.finfo(np.float32).tiny))
+        axes = tuple(self.nodes)
+        return RegularGridInterpolator(axes, values, bounds_error=False, fill_value=-np.inf)
+
+    @cached_property
+    def _levels(self) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " levels"]]:
+        """−log densities of the nodes in ascending order, and the mass before each, and in all."""
+        values = -self._interpolated.values.ravel()
+        order = np.argsort(values)
+        return values[order], np.concatenate([[0.0], self._node_mass.ravel()[order].cumsum()])
+
+    def _require(self) -> None:
+        if not self.available:
+            raise ValueError(f"there is no residual density: {self.reason}")
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the table to one npz without pickled objects, atomically."""
         header: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
         header |= {"axes": ["u", "v", "d"], "unit": "σ", "pairs": AXIS_PAIRS}
-        arrays = {name: np.asarray(value) for name, value in vars(self).items()}
+        arrays = {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
         return write_npz(path, {**arrays, "metadata": np.array(json.dumps(header))})
 
     @classmethod
@@ -322,14 +425,28 @@ def inverse_cumulative(
     """
     cell = np.clip(np.searchsorted(below, probability, side="right") - 1, 0, len(edges) - 2)
     half = np.diff(edges)[cell] / 2
+    low, high = np.full(len(cell), -1.0), np.ones(len(cell))
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_below = below[cell] + half * integral_in_cell(marginal, cell, middle) < probability
+        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+    return edges[cell] + half * (1 + (low + high) / 2)
+
+
+def integral_in_cell(
+    marginal: Float[np.ndarray, " nodes"],
+    cell: Int[np.ndarray, " n"],
+    place: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """Integral from a cell's lower edge to a place in it, in units of half the cell's width.
+
+    Args:
+        marginal: At all nodes; within a cell it is the parabola through its three.
+        cell: Number of the cell.
+        place: From −1, the lower edge, to 1, the upper one.
+    """
     unit_nodes = np.polynomial.legendre.leggauss(NODES_PER_CELL)[0]
     to_parabola = np.linalg.inv(np.vander(unit_nodes, increasing=True))
     parabola = marginal.reshape(-1, NODES_PER_CELL)[cell] @ to_parabola.T  # [n powers]
     powers = np.arange(1, NODES_PER_CELL + 1)
-    low, high = np.full(len(cell), -1.0), np.ones(len(cell))
-    for _ in range(40):
-        middle = (low + high) / 2
-        integral = (middle[:, None] ** powers - (-1.0) ** powers) / powers
-        is_below = below[cell] + half * (parabola * integral).sum(-1) < probability
-        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return edges[cell] + half * (1 + (low + high) / 2)
+    return (parabola * (place[:, None] ** powers - (-1.0) ** powers) / powers).sum(-1)

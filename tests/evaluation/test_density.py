@@ -183,3 +183,87 @@ def test_without_a_density_nothing_is_rescaled():
     table = ResidualDensity.unavailable("no density")
     np.testing.assert_array_equal(table.deviation, 1)
     assert table.standardised() is table
+
+
+@pytest.fixture(scope="module")
+def normal_table():
+    return ResidualDensity.from_log_density(normal_log_density, num_cells=24)
+
+
+@pytest.mark.parametrize(("kind", "closed"), [("laplace", stats.laplace), ("gaussian", stats.norm)])
+def test_distribution_functions_match_scipy(kind, closed):
+    likelihood = Likelihood(LikelihoodConfig(kind=kind))
+    table = ResidualDensity.from_likelihood(likelihood, num_cells=24)
+    values = np.array([-40.0, -3.0, -0.4, 0.0, 0.01, 1.5, 40.0])
+    for axis in range(3):
+        found = table.probability_below(axis, np.append(values, np.nan))
+        np.testing.assert_allclose(found[:-1], closed.cdf(values), atol=1e-3)
+        assert np.isnan(found[-1])
+        again = table.probability_below(axis, table.quantile(axis, PROBABILITIES))
+        np.testing.assert_allclose(again, PROBABILITIES, atol=1e-9)
+
+
+def test_highest_density_levels_of_a_normal_are_those_of_chi_square(normal_table):
+    """Of a normal, the region inside a point's ellipsoid holds χ²₃ of its squared distance."""
+    x = stats.multivariate_normal(CENTRE, COVARIANCE).rvs(20_000, random_state=0)
+    centred = x - CENTRE
+    squared = np.einsum("na,ab,nb->n", centred, np.linalg.inv(COVARIANCE), centred)
+    level = normal_table.highest_density_level(x)
+    np.testing.assert_allclose(level, stats.chi2(3).cdf(squared), atol=0.03)
+    assert np.abs(level - stats.chi2(3).cdf(squared)).mean() < 0.005
+    ends = normal_table.highest_density_level(np.array([CENTRE, [99.0, 0, 0], [np.nan, 0, 0]]))
+    assert ends[0] < 0.01
+    assert ends[1] == pytest.approx(1)
+    assert np.isnan(ends[2])
+
+
+def test_levels_of_a_flows_own_draws_are_uniform(bent_likelihood, bent_density):
+    x = bent_likelihood.sample_residual(4000, generator=torch.Generator().manual_seed(0))
+    level = bent_density.highest_density_level(x.double().numpy())
+    assert stats.kstest(level, "uniform").statistic < 0.03
+
+
+def test_log_density_is_that_of_the_flow(bent_likelihood, bent_density):
+    x = bent_likelihood.sample_residual(2000, generator=torch.Generator().manual_seed(1))
+    expected = bent_likelihood.residual_log_prob(x).detach().numpy()
+    found = bent_density.log_density(x.double().numpy())
+    assert np.abs(found - expected).mean() < 0.05
+
+
+def test_samples_have_the_moments_and_the_marginals_of_the_table(normal_table):
+    x = normal_table.sample(200_000, seed=3)
+    np.testing.assert_allclose(x.mean(0), CENTRE, atol=0.02)
+    np.testing.assert_allclose(np.cov(x.T), COVARIANCE, atol=0.03)
+    for axis in range(3):
+        closed = stats.norm(CENTRE[axis], np.sqrt(COVARIANCE[axis, axis]))
+        assert stats.kstest(x[:, axis], closed.cdf).statistic < 0.005
+
+
+def test_samples_of_a_flow_are_those_of_its_likelihood(bent_likelihood, bent_density):
+    own = bent_likelihood.sample_residual(20_000, generator=torch.Generator().manual_seed(2))
+    x = bent_density.sample(20_000, seed=4)
+    for axis in range(3):
+        assert stats.ks_2samp(x[:, axis], own[:, axis].numpy()).statistic < 0.02
+    assert (x == bent_density.sample(20_000, seed=4)).all()
+    assert (x != bent_density.sample(20_000, seed=5)).any()
+
+
+def test_a_table_that_was_asked_is_saved_like_any_other(tmp_path, normal_table):
+    normal_table.sample(5)
+    normal_table.highest_density_level(np.zeros((1, 3)))
+    loaded = ResidualDensity.load(normal_table.save(tmp_path / "density.npz"))
+    np.testing.assert_array_equal(loaded.density, normal_table.density)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda table: table.sample(3),
+        lambda table: table.highest_density_level(np.zeros((1, 3))),
+        lambda table: table.log_density(np.zeros((1, 3))),
+        lambda table: table.probability_below(0, np.zeros(1)),
+    ],
+)
+def test_without_a_density_nothing_is_drawn_or_looked_up(ask):
+    with pytest.raises(ValueError, match="there is no residual density: for this test"):
+        ask(ResidualDensity.unavailable("for this test"))
