@@ -103,3 +103,11 @@ def test_refuses_what_says_nothing(change, message):
     samples = change(normal_samples(20))
     with pytest.raises(ValueError, match=message):
         SampleStatistics.of(samples, LOCATION[None, None], np.ones((1, 1), bool))
+
+
+def test_the_centre_is_the_median_of_each_axis_and_the_covariance_has_no_bias():
+    samples = np.random.default_rng(2).exponential(DEVIATION, (25, 1, 1, 3))
+    found = SampleStatistics.of(samples, np.zeros((1, 1, 3)), np.ones((1, 1), bool))
+    middle = [sorted(samples[:, 0, 0, axis])[12] for axis in range(3)]
+    np.testing.assert_array_equal(found.centre_mm[0, 0], middle)
+    np.testing.assert_allclose(found.covariance_mm2[0, 0], np.cov(samples[:, 0, 0].T), rtol=1e-12)
