@@ -10,6 +10,8 @@ from pose3d.geometry.camera import HUMAN36M_CAMERA_NAMES, Camera, human36m_intri
 from pose3d.geometry.crop import crop_from_image
 from pose3d.geometry.skeleton import HUMAN36M_17, HUMAN36M_18
 from pose3d.geometry.uvd import (
+    decode_covariance,
+    decode_samples,
     decode_scale,
     decode_uvd,
     encode_uvd,
@@ -215,6 +217,47 @@ def test_decoded_full_covariance_is_the_spread_of_decoded_samples(factor):
     )
     np.testing.assert_allclose(predicted, samples.std(0), rtol=0.03)
     assert (predicted - diagonal).abs().max() > 0.1 * diagonal.max()  # correlations matter
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["σ", "L"])
+def test_decoded_covariance_is_that_of_the_jacobian(factor, is_full):
+    joints, camera, crop = random_scene(2, seed=8)
+    depth = joints[:, 0, 2]
+    mean = encode_uvd(joints, camera, crop, crop_size_px=SIZE_PX)
+    spread = factor if is_full else factor.norm(dim=-1)
+    spread = spread.expand(*mean.shape[:2], *spread.shape)
+    units = {"crop_size_px": SIZE_PX}
+    actual = decode_covariance(mean, spread, camera, crop, root_depth_mm=depth, **units)
+    for pose, joint in [(0, 3), (1, 16)]:
+
+        def decode_one(point, pose=pose):
+            lens, square, root = camera[pose], crop[pose], depth[pose]
+            return decode_uvd(point[None], lens, square, root_depth_mm=root, **units)[0]
+
+        jacobian = torch.autograd.functional.jacobian(decode_one, mean[pose, joint])
+        within = factor @ factor.T if is_full else torch.diag((factor @ factor.T).diagonal())
+        torch.testing.assert_close(actual[pose, joint], jacobian @ within @ jacobian.T)
+
+
+def test_decoded_samples_are_what_decoding_each_gives(factor):
+    """To a fiftieth of what they deviate; for a small deviation much closer."""
+    joints, camera, crop = random_scene(3, seed=9)
+    depth = joints[:, 0, 2]
+    mean = encode_uvd(joints, camera, crop, crop_size_px=SIZE_PX)
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(50, *mean.shape)))
+    for size, tolerance in ((4.0, 0.02), (0.04, 2e-4)):
+        deviations = size * noise @ factor.T
+        units = {"crop_size_px": SIZE_PX, "root_depth_mm": depth}
+        actual = decode_samples(mean, deviations, camera, crop, **units)
+        exact = torch.stack([decode_uvd(mean + each, camera, crop, **units) for each in deviations])
+        moved = (exact - joints).norm(dim=-1)
+        wrong = (actual - exact).norm(dim=-1)
+        assert (wrong / moved).median() < tolerance
+        assert (wrong / moved).max() < 5 * tolerance
+    assert actual.dtype == torch.float64
+    single = decode_samples(mean, deviations.float(), camera, crop, **units)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), actual, atol=2e-2, rtol=0)
 
 
 def test_wild_predictions_are_decoded_to_finite_numbers():
