@@ -32,16 +32,16 @@ import math
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from pose3d.model.base_density import BaseDensity
 from pose3d.model.flow import Flow, full_precision
-from pose3d.model.flow_context import FlowContext
 from pose3d.model.likelihood_config import LikelihoodConfig
 from pose3d.model.marginal import depth_nodes, fixed_depth_nodes, gauss_rule, with_depth
-from pose3d.model.normaliser import ResidualPoints, WeightedPoints, weighted_points
-from pose3d.model.proposal import Proposal, followed
-from pose3d.model.pushforward import pushed_forward
+from pose3d.model.normaliser import ResidualPoints, weighted_points
+from pose3d.model.planar import planar_rows, with_planar
+from pose3d.model.proposal import Proposal
+from pose3d.model.pushforward import pushed_forward, with_planar_part
+from pose3d.model.residual_law import ResidualLaw
 from pose3d.model.standardise import (
     Spread,
     influence,
@@ -53,11 +53,9 @@ from pose3d.model.standardise import (
 )
 
 __all__ = ["Likelihood", "LikelihoodConfig"]
-NUM_DRAWS = 6
-"""Random numbers for the points of one group: a shift of W's and one of the flow's."""
 
 
-class Likelihood(nn.Module):
+class Likelihood(ResidualLaw):
     """Negative log-likelihood of labels, per joint, in nats.
 
     Args:
@@ -92,12 +90,6 @@ class Likelihood(nn.Module):
 
     num_bounded: Tensor
     """Joints, counted in training mode since construction, whose residual was bounded."""
-    residual_location: Tensor
-    """Running mean of the residuals seen in training, which places W; [3]."""
-    residual_spread: Tensor
-    """Running mean absolute deviation of the same; [3]."""
-    training_points: Tensor
-    evaluation_points: Tensor
 
     def __init__(
         self,
@@ -108,48 +100,18 @@ class Likelihood(nn.Module):
         num_joints: int | None = None,
         feature_dim: int | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config if config is not None else LikelihoodConfig()
+        config = config if config is not None else LikelihoodConfig()
+        super().__init__(config, flow, num_joints=num_joints, feature_dim=feature_dim)
         self.planar_joints = planar_joints
         self.last_bounded: Tensor | None = None
-        self.base = BaseDensity(self.config.base_name)
-        self.bound = self.config.bound
-        self.flow = self.planar_flow = self.contexts = None
-        if self.config.has_flow:
-            if flow is None or flow.num_axes != 3:
-                raise ValueError(
-                    f"likelihood.kind {self.config.kind} needs a flow over 3 axes: pass "
-                    "build_flow(config.flow)"
-                )
-            self.flow = flow
-            if self.config.kind == "flow" or self.config.is_released:
-                self.planar_flow = _planar_counterpart(flow)
-            if flow.context_dim:
-                self.contexts = FlowContext(
-                    flow.config, num_joints=num_joints, feature_dim=feature_dim
-                )
-        self.depth_rule = gauss_rule(self.config.num_evaluation_depth_nodes // 2)
+        self.depth_rule = gauss_rule(config.num_evaluation_depth_nodes // 2)
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("num_bounded", counter, persistent=False)
-        num_training, num_evaluation = self._num_points()
-        for name, number in (
-            ("training_points", num_training),
-            ("evaluation_points", num_evaluation),
-        ):
-            sobol = torch.quasirandom.SobolEngine(3, scramble=True, seed=0)
-            self.register_buffer(name, sobol.draw(number // 2), persistent=False)
-        self.register_buffer("residual_location", torch.zeros(3))
-        self.register_buffer("residual_spread", torch.ones(3))
 
     @property
     def is_likelihood(self) -> bool:
         """Whether exp(−loss) integrates to 1 over the label for every μ and σ."""
         return self.config.kind not in ("l1", "l2") and not self.config.is_released
-
-    @property
-    def conditioned_on_images(self) -> bool:
-        """Whether the density depends on the image's feature."""
-        return self.contexts is not None and self.contexts.condition == "feature"
 
     def forward(
         self,
@@ -250,102 +212,14 @@ class Likelihood(nn.Module):
                 context = self._context_of_joints(self._groups(feature), mean)
                 mean, scale = mean.to(dtype), scale.to(dtype)
                 whole = pushed_forward(self.flow, mean, scale, context)
-                return self._with_planar_estimate(whole, mean, scale, context, planar_joints)
+                assert self.planar_flow is not None
+                return with_planar_part(
+                    whole, self.planar_flow, mean, scale, context, joints=planar_joints
+                )
             if centred:
                 centre = self.residual_centre(feature=feature).to(mean)
                 return mean + scaled(centre.expand_as(mean), scale), scale
             return mean, scale
-
-    def log_normaliser(
-        self, *, feature: Float[Tensor, "batch features"] | None = None
-    ) -> Float[Tensor, "*groups"]:
-        """log s of the form paper, nats, with its gradient; 0 for every other loss.
-
-        Fixed points in evaluation mode, randomly shifted ones in training mode.
-
-        Returns:
-            One number; of a conditioned flow one per joint, or per image.
-        """
-        if not self.config.is_normalised:
-            return self.evaluation_points.new_zeros(())
-        with full_precision(self.evaluation_points):
-            log_mass = self._weighted(self._groups(feature), fixed=not self.training).log_mass()
-        return -log_mass if self.contexts is not None else -log_mass[0]
-
-    def residual_log_prob(
-        self,
-        x: Float[Tensor, "*batch 3"],
-        *,
-        joint: int | None = None,
-        feature: Float[Tensor, " features"] | None = None,
-    ) -> Float[Tensor, "*batch"]:
-        """Normalised log density of the standardised residual x̄ = (y − μ) / σ, nats.
-
-        For l1 and l2, which have no scale, of the residual y − μ itself.
-
-        Args:
-            x: Residuals.
-            joint: Whose, where the flow is conditioned on it; None is all of them in equal parts.
-            feature: Of the one image, where the flow is conditioned on it.
-
-        Raises:
-            ValueError: For the form released, whose loss is no likelihood, and for the kind flow,
-                whose label is no affine function of a residual.
-        """
-        self._require_density()
-        if self.flow is None:
-            return self.base.log_prob(x)
-        with full_precision(x):
-            groups = self._groups_of(joint, feature)
-            contexts = [None] if groups is None else list(groups)
-            if self.config.is_normalised:
-                log_mass = self._weighted(groups, fixed=True, dtype=x.dtype).log_mass()
-                log_flow = [
-                    self.flow.log_prob(x.clamp(-self.bound, self.bound), c) for c in contexts
-                ]
-                densities = (
-                    torch.stack(log_flow, dim=-1) + self.base.log_prob(x)[..., None] - log_mass
-                )
-            else:
-                densities = torch.stack([self.flow.log_prob(x, c) for c in contexts], dim=-1)
-            return densities.logsumexp(-1) - math.log(len(contexts))
-
-    @torch.no_grad()
-    def sample_residual(
-        self,
-        num_samples: int,
-        *,
-        joint: int | None = None,
-        feature: Float[Tensor, " features"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples 3"]:
-        """Draw from the density of `residual_log_prob`.
-
-        The exact form is drawn by resampling, with replacement, the points that would give its
-        normaliser, at least 16 times as many: a point may come twice.
-
-        Raises:
-            ValueError: As `residual_log_prob`.
-        """
-        self._require_density()
-        device = self.evaluation_points.device
-        if self.flow is None:
-            uniform = torch.rand(num_samples, 3, generator=generator, device=device)
-            return self.base.quantile(uniform.clamp(1e-6, 1 - 1e-6))
-        groups = self._groups_of(joint, feature)
-        num_groups = 1 if groups is None else len(groups)
-        if not self.config.is_normalised:
-            normal = torch.randn(num_samples, 3, generator=generator, device=device)
-            if groups is not None:
-                draw = torch.rand(num_samples, generator=generator, device=device)
-                groups = groups[(draw * num_groups).long()]
-            return self.flow.from_base(normal, groups)[0]
-        num_pool = max(8 * num_samples, 2**15) // (2 * num_groups) * 2
-        uniform = torch.rand(2, num_groups, num_pool, 3, generator=generator, device=device)
-        pool = self._weighted(groups, fixed=True, uniform=uniform)
-        chance = pool.log_share.softmax(-1).flatten()
-        chosen = torch.multinomial(chance, num_samples, replacement=True, generator=generator)
-        return pool.x.flatten(0, 1)[chosen]
 
     def log_prob(
         self,
@@ -402,73 +276,8 @@ class Likelihood(nn.Module):
                 context = context.repeat(num_samples, 1)
             z = (mean + scaled(normal, scale)).reshape(-1, 3)
             return self.flow.from_base(z, context)[0].reshape(shape)
-        if self.contexts is None:
-            x = self.sample_residual(math.prod(shape[:3]), generator=generator).reshape(shape)
-        elif self.conditioned_on_images:
-            assert feature is not None
-            number = num_samples * num_joints
-            x = torch.stack(
-                [
-                    self.sample_residual(number, feature=one, generator=generator).reshape(
-                        num_samples, num_joints, 3
-                    )
-                    for one in feature
-                ],
-                dim=1,
-            )
-        else:
-            number = num_samples * num_images
-            x = torch.stack(
-                [
-                    self.sample_residual(number, joint=joint, generator=generator).reshape(
-                        num_samples, num_images, 3
-                    )
-                    for joint in range(num_joints)
-                ],
-                dim=2,
-            )
+        x = self._residuals_of_joints(shape, feature, generator)
         return mean + scaled(x.to(mean.dtype), scale)
-
-    @torch.no_grad()
-    def residual_centre(
-        self, *, feature: Float[Tensor, "batch features"] | None = None
-    ) -> Float[Tensor, "*groups 3"]:
-        """Geometric median of the residual density, units of σ: μ + σ·c is the label's.
-
-        From the points that give log s in evaluation; 0 for the kinds without a flow, and for the
-        kind flow, whose `estimate` is not the mean of a residual.
-
-        Returns:
-            One point; of a conditioned flow a point that broadcasts to [batch joints 3].
-
-        Raises:
-            ValueError: For the form released, whose loss is no likelihood.
-        """
-        if self.flow is None or self.config.kind == "flow":
-            return torch.zeros_like(self.residual_location)
-        self._require_density()
-        with full_precision(self.evaluation_points):
-            median = self._weighted(self._groups(feature), fixed=True).geometric_median()
-        return median[0] if self.contexts is None else self.contexts.spread_over(median)
-
-    def _require_density(self) -> None:
-        reason = self.reason_without_density()
-        if reason:
-            raise ValueError(reason)
-
-    def reason_without_density(self) -> str:
-        """Why there is no density of the residual x̄, for the reader; empty where there is one."""
-        if self.config.is_released:
-            return (
-                "the rle loss in its released form is no likelihood, so its residual has no "
-                "density: exp(−loss) is not normalised; train with likelihood.form=paper"
-            )
-        if self.config.kind == "flow":
-            return (
-                "the flow loss maps a normal to the label, whose deviation from the estimate has "
-                "another density at every prediction; its σ is exact to first order"
-            )
-        return ""
 
     def _parts(
         self,
@@ -554,12 +363,14 @@ class Likelihood(nn.Module):
         flat = target.reshape(-1, 3)
         z, log_abs_det = self.flow.to_base(flat, context)
         values = torch.cat([z, log_abs_det[:, None]], dim=-1)
-        rows = self._planar_rows(no_depth)
+        rows = planar_rows(no_depth, self.planar_joints)
         if no_depth is not None and rows is not None:
             context = None if context is None else context[rows]
             z, log_abs_det = self.planar_flow.to_base(flat[rows, :2], context)
             planar = torch.cat([z, torch.zeros_like(z[:, :1]), log_abs_det[:, None]], dim=-1)
-            values = self._with_planar(values, planar, no_depth, rows)
+            values = with_planar(
+                values, planar, no_depth, rows, is_promised=self.planar_joints is not None
+            )
         values = values.reshape(*target.shape[:-1], 4)
         return values[..., :3], values[..., 3]
 
@@ -583,7 +394,7 @@ class Likelihood(nn.Module):
         # One pass through the flow for everything that needs its density.
         inputs = [bounded if is_normalised else x.reshape(-1, 3)]
         contexts = [] if context is None else [context]
-        rows = self._planar_rows(no_depth)
+        rows = planar_rows(no_depth, self.planar_joints)
         if rows is not None:
             nodes, log_node_weight = self._depth_nodes(proposal, rows, draws)
             entering = nodes.clamp(-self.bound, self.bound) if is_normalised else nodes
@@ -601,7 +412,9 @@ class Likelihood(nn.Module):
         log_flow, *rest = log_prob.split([len(part) for part in inputs])
         if no_depth is not None and rows is not None:
             log_planar = (rest[0].reshape(nodes.shape) + log_node_weight).logsumexp(-1)
-            log_flow = self._with_planar(log_flow, log_planar, no_depth, rows)
+            log_flow = with_planar(
+                log_flow, log_planar, no_depth, rows, is_promised=self.planar_joints is not None
+            )
         parts = {"flow": -log_flow.reshape(x.shape[:-1])}
         if is_normalised:
             log_mass = weighted_points(
@@ -644,11 +457,13 @@ class Likelihood(nn.Module):
         log_flow = self.flow.log_prob(b, context)
         if labelled is not None:
             no_depth = labelled.any(-1) & ~labelled[..., 2]
-            rows = self._planar_rows(no_depth)
+            rows = planar_rows(no_depth, self.planar_joints)
             if rows is not None:
                 context = None if context is None else context[rows]
                 log_planar = self.planar_flow.log_prob(b[rows, :2], context)
-                log_flow = self._with_planar(log_flow, log_planar, no_depth, rows)
+                log_flow = with_planar(
+                    log_flow, log_planar, no_depth, rows, is_promised=self.planar_joints is not None
+                )
         log_flow = log_flow.reshape(mean.shape[:-1])
         spread = math.sqrt(2) * scale + 1e-9 if self.base.name == "laplace" else scale
         base = self.base.energy(error / spread) + 0.5 * math.log(2 * math.pi)
@@ -666,78 +481,6 @@ class Likelihood(nn.Module):
         self.num_bounded.add_(self.last_bounded.sum())
         return influence(x, self.bound, power=1 if self.base.name == "laplace" else 2)
 
-    def _planar_rows(self, no_depth: Tensor | None) -> Tensor | None:
-        """Indices, into the flattened joints, of those that may lack a depth label."""
-        if no_depth is None or self.planar_joints == ():
-            return None
-        num_joints = no_depth.shape[1]
-        if self.planar_joints is None:
-            if torch.compiler.is_compiling():  # any joint: no shape may depend on the data
-                return torch.arange(no_depth.numel(), device=no_depth.device)
-            return no_depth.flatten().nonzero().squeeze(-1)
-        first = torch.arange(0, no_depth.numel(), num_joints, device=no_depth.device)
-        # Numbers of Python, not a tensor made from them: no copy to the device, nothing waits.
-        return torch.stack([first + joint for joint in self.planar_joints], dim=-1).flatten()
-
-    def _with_planar(
-        self, values: Tensor, planar: Tensor, no_depth: Tensor, rows: Tensor
-    ) -> Tensor:
-        """Put the values of joints without depth into the place of the others'; [rows, ...]."""
-        flat = no_depth.flatten()
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        planar = torch.where(flat[rows].reshape(shape), planar, values[rows])
-        merged = values.index_copy(0, rows, planar)
-        if self.planar_joints is not None:
-            unpromised = flat.index_fill(0, rows, False)
-            merged = torch.where(unpromised.reshape(shape), math.nan, merged)
-        return merged
-
-    def _with_planar_estimate(
-        self,
-        whole: tuple[Tensor, Tensor],
-        mean: Tensor,
-        scale: Tensor,
-        context: Tensor | None,
-        joints: tuple[int, ...],
-    ) -> tuple[Tensor, Tensor]:
-        """Estimates of the kind flow, of which (u, v) of some joints are those of the second."""
-        assert self.planar_flow is not None
-        if not joints:
-            return whole
-        chosen = list(joints)
-        plane = (..., slice(2), slice(2)) if is_triangular(scale) else (..., slice(2))
-        if context is not None:
-            context = context.reshape(*mean.shape[:2], context.shape[-1])[:, chosen].flatten(0, 1)
-        planar = pushed_forward(
-            self.planar_flow, mean[:, chosen, :2], scale[:, chosen][plane], context
-        )
-        location, spread = (values.clone() for values in whole)
-        location[:, chosen, :2] = planar[0]
-        own = spread[:, chosen]
-        own[plane] = planar[1]
-        if is_triangular(scale):  # the planes of the two flows know nothing of each other's depth
-            own[..., 2, 2] = torch.linalg.vector_norm(own[..., 2, :], dim=-1)
-            own[..., 2, :2] = 0
-        spread[:, chosen] = own
-        return location, spread
-
-    def _groups(self, feature: Tensor | None) -> Tensor | None:
-        return None if self.contexts is None else self.contexts(feature)
-
-    def _groups_of(self, joint: int | None, feature: Tensor | None) -> Tensor | None:
-        """The context of one joint, of all of them, or of one image."""
-        groups = self._groups(None if feature is None else feature.reshape(1, -1))
-        return groups if groups is None or joint is None else groups[joint : joint + 1]
-
-    def _context_of_joints(self, groups: Tensor | None, like: Tensor) -> Tensor | None:
-        return None if self.contexts is None else self.contexts.of_joints(groups, like)
-
-    def _num_points(self) -> tuple[int, int]:
-        """For log s in training and in evaluation, for each group."""
-        if self.contexts is not None:
-            return self.config.num_context_samples, 8 * self.config.num_context_samples
-        return self.config.num_normaliser_samples, self.config.num_evaluation_samples
-
     def _depth_nodes(
         self, proposal: Proposal, rows: Tensor, draws: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -748,64 +491,6 @@ class Likelihood(nn.Module):
             return depth_nodes(proposal, base, rows, num_nodes=number, shift=shift)
         nodes, log_weight = fixed_depth_nodes(proposal, base, self.bound, rule=self.depth_rule)
         return nodes.expand(len(rows), -1), log_weight
-
-    def _draws(self, groups: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """The random numbers of a step, from torch's global generator: six a group, and one."""
-        number = NUM_DRAWS * (1 if groups is None else len(groups)) + 1
-        return torch.rand(number, device=self.training_points.device, dtype=dtype)
-
-    def _uniform(self, groups: Tensor | None, dtype: torch.dtype, draws: Tensor | None) -> Tensor:
-        """Quasi-random points of the unit cube, [2 groups points 3]: fixed, or shifted at random.
-
-        Every group has its own shift, so that the errors of their normalisers differ.
-        """
-        if draws is None:
-            return self.evaluation_points.to(dtype).expand(
-                2, 1 if groups is None else len(groups), -1, -1
-            )
-        shift = draws[:-1].reshape(2, len(draws) // NUM_DRAWS, 1, 3)
-        return (self.training_points.to(dtype) + shift) % 1
-
-    def _weighted(
-        self,
-        groups: Tensor | None,
-        *,
-        fixed: bool,
-        dtype: torch.dtype = torch.float32,
-        uniform: Tensor | None = None,
-    ) -> WeightedPoints:
-        """Points with their shares in 1/s; of flow_reparam, the flow's points in equal shares."""
-        assert self.flow is not None
-        if uniform is None:
-            draws = None if fixed else self._draws(groups, dtype)
-            uniform = self._uniform(groups, dtype, draws)
-        proposal = self._held_proposal(dtype)
-        points = ResidualPoints.from_uniform(uniform, proposal, groups)
-        if not self.config.is_normalised:
-            context = None if groups is None else groups[:, None]
-            x = self.flow.from_base(points.normal, context)[0]
-            return WeightedPoints(x, torch.zeros_like(x[..., 0]))
-        return weighted_points(self.flow, self.base, self.bound, proposal, points)
-
-    def _held_proposal(self, dtype: torch.dtype) -> Proposal:
-        location, spread = self.residual_location, self.residual_spread
-        return Proposal(location.to(dtype, copy=True), spread.to(dtype, copy=True))
-
-    def _proposal(self, x: Tensor, labelled: Tensor | None, *, fixed: bool) -> Proposal:
-        """W, in training after it has moved towards the residuals of this batch, [rows 3]."""
-        if fixed:
-            return self._held_proposal(x.dtype)
-        flat = None if labelled is None else labelled.reshape(-1, 3)
-        moved = followed(self.residual_location, self.residual_spread, x.detach(), flat)
-        location, spread = moved.unbind(0)
-        self.residual_location.copy_(location)
-        self.residual_spread.copy_(spread)
-        return Proposal(location, spread)
-
-
-def _planar_counterpart(flow: Flow) -> Flow:
-    """A second flow of the same kind and size, over (u, v)."""
-    return type(flow)(flow.config, num_axes=2)
 
 
 def _labelled_axes(

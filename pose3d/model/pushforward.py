@@ -49,3 +49,41 @@ def pushed_forward(
     upper = torch.linalg.qr(factor.mT, mode="r").R
     diagonal = upper.diagonal(dim1=-2, dim2=-1)
     return location, (upper * diagonal.sign()[..., None]).mT.to(spread.dtype)
+
+
+def with_planar_part(
+    whole: tuple[Tensor, Tensor],
+    planar_flow: Flow,
+    mean: Float[Tensor, "batch joints 3"],
+    spread: Float[Tensor, "batch joints 3"] | Float[Tensor, "batch joints 3 3"],
+    context: Float[Tensor, "rows context_dim"] | None,
+    *,
+    joints: tuple[int, ...],
+) -> tuple[Tensor, Tensor]:
+    """Location and spread of which (u, v) of some joints come from a second flow.
+
+    Args:
+        whole: From `pushed_forward` through the flow over (u, v, d).
+        planar_flow: Over (u, v).
+        mean: As in `pushed_forward`.
+        spread: As in `pushed_forward`.
+        context: As in `pushed_forward`.
+        joints: Whose.
+    """
+    if not joints:
+        return whole
+    chosen = list(joints)
+    is_full = is_triangular(spread)
+    plane = (..., slice(2), slice(2)) if is_full else (..., slice(2))
+    if context is not None:
+        context = context.reshape(*mean.shape[:2], context.shape[-1])[:, chosen].flatten(0, 1)
+    planar = pushed_forward(planar_flow, mean[:, chosen, :2], spread[:, chosen][plane], context)
+    location, changed = (values.clone() for values in whole)
+    location[:, chosen, :2] = planar[0]
+    own = changed[:, chosen]
+    own[plane] = planar[1]
+    if is_full:  # the planes of the two flows know nothing of each other's depth
+        own[..., 2, 2] = torch.linalg.vector_norm(own[..., 2, :], dim=-1)
+        own[..., 2, :2] = 0
+    changed[:, chosen] = own
+    return location, changed
