@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from pose3d.evaluation.tables import spearman
+
 NUM_STEPS = 50
 """Steps of a sparsification curve: 0, 2, … 98 % are dropped."""
 
@@ -77,12 +79,10 @@ def correlations(
 ) -> dict[str, float | None]:
     """Spearman's and Pearson's correlation; None where one side is constant or one pair is left."""
     uncertainty, error = known_pairs(uncertainty, error)
-    if len(error) < 2 or np.ptp(uncertainty) == 0 or np.ptp(error) == 0:
+    rank = spearman(uncertainty, error)
+    if rank is None:
         return {"spearman": None, "pearson": None}
-    return {
-        "spearman": float(stats.spearmanr(uncertainty, error).statistic),
-        "pearson": float(stats.pearsonr(uncertainty, error).statistic),
-    }
+    return {"spearman": rank, "pearson": float(stats.pearsonr(uncertainty, error).statistic)}
 
 
 def known_pairs(

@@ -450,9 +450,8 @@ class Likelihood(ResidualLaw):
         error = _chosen(labelled, target - mean)
         scale = masked_spread(scale, labelled)
         context = self._context_of_joints(self._groups(feature), mean)
-        if self.bound < math.inf:
-            share = self._influence(error / scale)
-            error, scale = with_influence(error, share), with_influence(scale, share)
+        share = self._influence(error / scale)
+        error, scale = with_influence(error, share), with_influence(scale, share)
         b = (-error / scale).clamp(-self.bound, self.bound).reshape(-1, 3)
         log_flow = self.flow.log_prob(b, context)
         if labelled is not None:
@@ -475,7 +474,7 @@ class Likelihood(ResidualLaw):
 
     def _influence(self, x: Tensor) -> Tensor | None:
         """How much of each joint's gradient counts, in training, where joints are noted, too."""
-        if not (self.training and torch.is_grad_enabled()):
+        if not (self.training and torch.is_grad_enabled()) or self.bound == math.inf:
             return None
         self.last_bounded = (x.detach().abs() > self.bound).any(-1)
         self.num_bounded.add_(self.last_bounded.sum())

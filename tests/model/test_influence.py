@@ -140,3 +140,17 @@ def test_the_published_loss_has_no_bound_unless_one_is_set(build):
         (gradient,) = torch.autograd.grad(parts[name].sum(), scale, retain_graph=True)
         torch.testing.assert_close(gradient, torch.zeros_like(scale) + expected)
     assert likelihood.last_bounded is None
+
+
+@pytest.mark.parametrize("kind", ["laplace", "gaussian"])
+def test_an_infinite_bound_is_none(kind, build):
+    """The gradient in training mode is that of SciPy's formula by finite differences."""
+    likelihood = build({"kind": kind, "residual_bound": math.inf})
+    mean, tril, target = joint_at(30.0)
+    scale = tril.diagonal(dim1=-2, dim2=-1).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(likelihood(mean, scale, target).sum(), scale)
+    law = {"laplace": stats.laplace, "gaussian": stats.norm}[kind]
+    step, label = 1e-6, target[0, 0].numpy()
+    high, low = (-law.logpdf(label, scale=1 + sign * step) for sign in (1, -1))
+    assert gradient[0, 0].tolist() == pytest.approx(((high - low) / (2 * step)).tolist(), rel=1e-5)
+    assert likelihood.last_bounded is None
